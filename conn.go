@@ -1,0 +1,219 @@
+package pgnotify
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+)
+
+// A Conn is a session with PostgreSQL: lib/pq's driver connection with
+// pgnotify's promises. It is what [sql.Conn.Raw] passes, and what [FromConn]
+// and [Unwrap] return.
+//
+// The methods of the interfaces of database/sql/driver are for database/sql,
+// one call at a time. All others, those of [NoticeConn], [NotificationConn] and
+// [SessionConn], are safe for concurrent use until the [sql.Conn] is closed;
+// then they return [ErrReleased], or [ErrClosed] where the session is gone too.
+type Conn struct {
+	s     *session
+	lease uint64 // 0: that of whoever has the session
+}
+
+// checkLease returns why the handle no longer works, or nil.
+func (c *Conn) checkLease() error { return c.s.checkLease(c.lease) }
+
+// ExecContext implements [driver.ExecerContext]. Without arguments the query
+// may hold several statements.
+func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (res driver.Result, err error) {
+	if err := c.s.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer c.s.end(&err)
+	return c.s.pq.ExecContext(background, query, args)
+}
+
+// QueryContext implements [driver.QueryerContext]. Without arguments the query
+// may hold several statements.
+func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (_ driver.Rows, err error) {
+	if err := c.s.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer c.s.end(&err)
+	inner, err := c.s.pq.QueryContext(background, query, args)
+	if err != nil {
+		return nil, err
+	}
+	return newRows(c.s, inner), nil
+}
+
+// PrepareContext implements [driver.ConnPrepareContext]. COPY … FROM STDIN,
+// inside a transaction, gives a statement whose Exec takes a row, as in lib/pq.
+func (c *Conn) PrepareContext(ctx context.Context, query string) (_ driver.Stmt, err error) {
+	if err := c.s.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer c.s.end(&err)
+	inner, err := c.s.pq.PrepareContext(background, query)
+	if err != nil {
+		return nil, err
+	}
+	return newStmt(c.s, inner), nil
+}
+
+// Prepare implements [driver.Conn].
+func (c *Conn) Prepare(query string) (driver.Stmt, error) {
+	return c.PrepareContext(background, query)
+}
+
+// BeginTx implements [driver.ConnBeginTx].
+func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (_ driver.Tx, err error) {
+	if err := c.s.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer c.s.end(&err)
+	inner, err := c.s.pq.BeginTx(background, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &tx{s: c.s, inner: inner}, nil
+}
+
+// Begin implements [driver.Conn].
+//
+// Deprecated: it is there because the interface has it; database/sql calls
+// BeginTx.
+func (c *Conn) Begin() (driver.Tx, error) {
+	return c.BeginTx(background, driver.TxOptions{})
+}
+
+// Ping implements [driver.Pinger] by a round trip to the server.
+func (c *Conn) Ping(ctx context.Context) (err error) {
+	if err := c.s.begin(ctx); err != nil {
+		return err
+	}
+	defer c.s.end(&err)
+	rows, err := c.s.pq.QueryContext(background, ";", nil)
+	if err != nil {
+		return err
+	}
+	return rows.Close()
+}
+
+// CheckNamedValue implements [driver.NamedValueChecker] as lib/pq does: slices
+// become arrays, uint64 may have its high bit set.
+func (c *Conn) CheckNamedValue(v *driver.NamedValue) error {
+	return c.s.pq.CheckNamedValue(v)
+}
+
+// IsValid implements [driver.Validator]. database/sql calls it when the session
+// is returned to the pool: handlers are removed and handles end. It reports
+// false, and the session is closed, unless it is idle, in no transaction, and
+// has never listened.
+func (c *Conn) IsValid() bool { return c.s.returned() }
+
+// ResetSession implements [driver.SessionResetter]. database/sql calls it
+// before it gives the session to the next borrower.
+func (c *Conn) ResetSession(context.Context) error {
+	if loss := c.s.wire.Loss(); loss != nil || !c.s.wire.Clean() {
+		return driver.ErrBadConn
+	}
+	c.s.beginLease()
+	return nil
+}
+
+// Close implements [driver.Conn]. It ends a request under way, and may be called
+// more than once.
+func (c *Conn) Close() error {
+	c.s.close()
+	return nil
+}
+
+// Exec and Query are the forms of [driver.Execer] and [driver.Queryer], which
+// lib/pq has too. Deprecated interfaces, but wrappers may ask for them.
+
+// Exec calls ExecContext.
+func (c *Conn) Exec(query string, args []driver.Value) (driver.Result, error) {
+	return c.ExecContext(background, query, namedValues(args))
+}
+
+// Query calls QueryContext.
+func (c *Conn) Query(query string, args []driver.Value) (driver.Rows, error) {
+	return c.QueryContext(background, query, namedValues(args))
+}
+
+func namedValues(args []driver.Value) []driver.NamedValue {
+	named := make([]driver.NamedValue, len(args))
+	for i, v := range args {
+		named[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
+	}
+	return named
+}
+
+// SessionConn tells about a session what the server reports of itself.
+type SessionConn interface {
+	// PID is the process id of the server's process, as in pg_stat_activity.
+	PID() uint32
+
+	// TransactionStatus tells where in a transaction the session is. It does not
+	// ask the server.
+	TransactionStatus() TransactionStatus
+
+	// ParameterStatus returns a setting that the server reports, such as
+	// server_version, TimeZone or in_hot_standby, and false for all others. It
+	// does not ask the server: a change on an idle session that does not listen
+	// is seen with the next statement.
+	ParameterStatus(name string) (string, bool)
+}
+
+// A TransactionStatus tells where in a transaction a session is.
+type TransactionStatus int
+
+// The states, as libpq's PQtransactionStatus names them.
+const (
+	TransactionUnknown TransactionStatus = iota // the session is lost
+	TransactionIdle                             // no transaction
+	TransactionActive                           // a request is under way
+	TransactionOpen                             // in a transaction, idle
+	TransactionFailed                           // in a transaction that failed, idle
+)
+
+// String returns the status in words.
+func (t TransactionStatus) String() string {
+	switch t {
+	case TransactionUnknown:
+		return "unknown"
+	case TransactionIdle:
+		return "idle"
+	case TransactionActive:
+		return "active"
+	case TransactionOpen:
+		return "in transaction"
+	case TransactionFailed:
+		return "in failed transaction"
+	}
+	return fmt.Sprintf("TransactionStatus(%d)", int(t))
+}
+
+// PID implements [SessionConn].
+func (c *Conn) PID() uint32 {
+	pid, _ := c.s.wire.Backend()
+	return pid
+}
+
+// TransactionStatus implements [SessionConn].
+func (c *Conn) TransactionStatus() TransactionStatus {
+	switch w := c.s.wire; {
+	case w.Loss() != nil:
+		return TransactionUnknown
+	case w.Busy():
+		return TransactionActive
+	case w.Status() == 'T':
+		return TransactionOpen
+	case w.Status() == 'E':
+		return TransactionFailed
+	}
+	return TransactionIdle
+}
+
+// ParameterStatus implements [SessionConn].
+func (c *Conn) ParameterStatus(name string) (string, bool) { return c.s.wire.Parameter(name) }

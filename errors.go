@@ -1,0 +1,61 @@
+package pgnotify
+
+import (
+	"errors"
+	"fmt"
+	"net"
+)
+
+// Errors that callers branch on, with [errors.Is].
+var (
+	// ErrClosed is the error of a session that the program closed. It is
+	// [net.ErrClosed] too.
+	ErrClosed error = &closedError{}
+
+	// ErrReleased is the error of a handle whose [sql.Conn] went back to the
+	// pool.
+	ErrReleased = errors.New("pgnotify: the session was returned to the pool")
+
+	// ErrBusy is the error of a request on a session whose turn is held by rows
+	// that are still open, or by an unfinished COPY.
+	ErrBusy = errors.New("pgnotify: the session is busy with open rows or COPY")
+
+	// ErrNotPgnotify is the error of a driver connection that is not one of
+	// pgnotify's and hides none.
+	ErrNotPgnotify = errors.New("pgnotify: not a pgnotify connection")
+
+	// ErrChannelName is the error of a channel name that PostgreSQL would
+	// refuse, or shorten to another name.
+	ErrChannelName = errors.New("pgnotify: invalid channel name")
+
+	// ErrPayloadTooLong is the error of a payload above [MaxPayload].
+	ErrPayloadTooLong = errors.New("pgnotify: payload too long")
+
+	// ErrNotSupported is the error of a setting or a request that the server,
+	// the platform or lib/pq cannot do.
+	ErrNotSupported = errors.New("pgnotify: not supported")
+)
+
+// closedError is ErrClosed: its own text, and net.ErrClosed underneath.
+type closedError struct{}
+
+func (*closedError) Error() string { return "pgnotify: the session is closed" }
+
+func (*closedError) Is(target error) bool { return target == net.ErrClosed }
+
+// A canceledError is what a request returns that the program cancelled: the
+// context's error and, underneath, what became of the request.
+type canceledError struct {
+	ctx   error // context.Canceled or context.DeadlineExceeded
+	cause error // context.Cause
+	err   error // the server's 57014, or how the session was lost
+}
+
+func (e *canceledError) Error() string {
+	if e.cause != e.ctx {
+		return fmt.Sprintf("pgnotify: %v (%v): %v", e.ctx, e.cause, e.err)
+	}
+	return fmt.Sprintf("pgnotify: %v: %v", e.ctx, e.err)
+}
+
+func (e *canceledError) Unwrap() []error { return []error{e.ctx, e.cause, e.err} }

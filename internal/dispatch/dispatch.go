@@ -1,0 +1,193 @@
+// Package dispatch runs a function on each of a sequence of events, in order,
+// away from the goroutine that produces them.
+package dispatch
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Queue hands events to a function, one after the other, on a goroutine that
+// exists only while there are events. The producer never waits longer than it
+// says; what does not fit is counted and dropped. All methods are safe for
+// concurrent use, also from within the function.
+type Queue[E any] struct {
+	run    func(E)
+	limit  int
+	queued atomic.Uint64 // events accepted so far
+
+	mu      sync.Mutex // guards the fields below
+	done    uint64     // events run so far
+	events  []E
+	paused  bool
+	running bool
+	closed  bool
+	dropped uint64
+	changed chan struct{} // closed when an event has been run; nil when nobody waits
+}
+
+// New returns a paused queue of at most limit events: Put works, and Resume
+// starts running them.
+func New[E any](limit int, run func(E)) *Queue[E] {
+	return &Queue[E]{run: run, limit: limit, paused: true}
+}
+
+// Put queues e. While the queue is full it waits for up to patience, and then
+// drops e and reports false.
+func (q *Queue[E]) Put(e E, patience time.Duration) bool {
+	var expired <-chan time.Time
+	for {
+		changed, ok := q.put(e, patience <= 0)
+		if changed == nil {
+			return ok
+		}
+		if expired == nil {
+			timer := time.NewTimer(patience)
+			defer timer.Stop()
+			expired = timer.C
+		}
+		select {
+		case <-changed:
+		case <-expired:
+			patience = 0
+		}
+	}
+}
+
+// put queues e, drops it (last: this is the last try), or returns a channel to
+// wait for.
+func (q *Queue[E]) put(e E, last bool) (<-chan struct{}, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.closed:
+		return nil, false
+	case len(q.events) < q.limit:
+		q.events = append(q.events, e)
+		q.queued.Add(1)
+		q.startLocked()
+		return nil, true
+	case last:
+		q.dropped++
+		return nil, false
+	}
+	return q.waitLocked(), false
+}
+
+func (q *Queue[E]) waitLocked() <-chan struct{} {
+	if q.changed == nil {
+		q.changed = make(chan struct{})
+	}
+	return q.changed
+}
+
+// Resume starts running events.
+func (q *Queue[E]) Resume() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.paused = false
+	q.startLocked()
+}
+
+func (q *Queue[E]) startLocked() {
+	if !q.running && !q.paused && len(q.events) > 0 {
+		q.running = true
+		go q.runAll() // ends when the queue is empty or closed
+	}
+}
+
+func (q *Queue[E]) runAll() {
+	for {
+		e, ok := q.take()
+		if !ok {
+			return
+		}
+		q.run(e)
+		q.ran()
+	}
+}
+
+func (q *Queue[E]) take() (e E, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.events) == 0 {
+		q.running = false
+		q.events = nil
+		return e, false
+	}
+	e = q.events[0]
+	var zero E
+	q.events[0] = zero
+	q.events = q.events[1:]
+	return e, true
+}
+
+func (q *Queue[E]) ran() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.done++
+	q.wakeLocked()
+}
+
+func (q *Queue[E]) wakeLocked() {
+	if q.changed != nil {
+		close(q.changed)
+		q.changed = nil
+	}
+}
+
+// Mark returns a point in the sequence of events, for Flush.
+func (q *Queue[E]) Mark() uint64 { return q.queued.Load() }
+
+// Flush waits until the events queued since mark have been run. It waits for up
+// to patience, so that a function that waits for the caller cannot hang it; an
+// event from before the mark, which may be what called, is not waited for where
+// none has come since.
+func (q *Queue[E]) Flush(mark uint64, patience time.Duration) {
+	goal := q.queued.Load()
+	if goal == mark {
+		return
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		changed := q.pending(goal)
+		if changed == nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+// pending returns a channel to wait for while fewer than goal events have been
+// run.
+func (q *Queue[E]) pending(goal uint64) <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.done >= goal || q.closed {
+		return nil
+	}
+	return q.waitLocked()
+}
+
+// Dropped returns how many events did not fit.
+func (q *Queue[E]) Dropped() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.dropped
+}
+
+// Close drops what is queued and refuses what comes. An event being run is not
+// waited for: it may be what called Close.
+func (q *Queue[E]) Close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.events = nil
+	q.wakeLocked()
+}

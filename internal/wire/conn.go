@@ -1,0 +1,273 @@
+package wire
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Conn is the connection that lib/pq speaks over. Its Read never returns bytes
+// beyond a ReadyForQuery, never a notification and never a notice.
+//
+// A Conn is passive at first: Read reads the socket, on the goroutine of
+// whoever runs the query; nothing is read, and no buffer held, while the
+// session is idle. Activate makes it active: a goroutine of its own reads the
+// socket until the end, so that what the server says is heard at once, and Read
+// takes its bytes from memory.
+//
+// Read and Write are for lib/pq, which calls Read from one goroutine at a time.
+// All other methods are safe for concurrent use. The first error of the socket
+// or of the protocol ends the session for good; Loss tells it.
+type Conn struct {
+	net    net.Conn // what the protocol is spoken over: TLS, or the socket
+	notes  notes
+	sent   atomic.Int64           // bytes written since BeginOperation
+	active atomic.Pointer[reader] // nil while passive
+	readMu sync.Mutex             // serialises passive readers; guards scan until active
+	scan   scanner
+
+	loss atomic.Pointer[Loss] // set once
+	lost chan struct{}        // closed when loss is set
+}
+
+var _ net.Conn = (*Conn)(nil)
+
+// A Loss tells how a session ended.
+type Loss struct {
+	Err   error     // io.EOF, the system's error, a *FrameError, net.ErrClosed
+	Fatal *Response // the server's reason, where it gave one
+	Local bool      // Close or Abort was called
+	Time  time.Time
+}
+
+// ErrServerEnded is the error of a session that the server ended with a FATAL
+// message.
+var ErrServerEnded = errors.New("the server ended the session")
+
+// NewConn returns a passive connection over c, on which nothing has been said
+// yet; it takes ownership of c. Events receives what is taken out of the
+// stream.
+func NewConn(c net.Conn, events Events) *Conn {
+	w := &Conn{net: c, lost: make(chan struct{})}
+	w.notes.awaited.Store(1) // the start-up packet is answered like a request
+	w.scan = scanner{notes: &w.notes, events: events}
+	return w
+}
+
+// Read gives lib/pq its bytes.
+func (c *Conn) Read(p []byte) (int, error) {
+	if r := c.active.Load(); r != nil {
+		return r.inbox.read(p)
+	}
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	for {
+		span, err := c.scan.next()
+		if len(span) > 0 {
+			n := copy(p, span)
+			if ready := c.scan.take(n); ready {
+				c.settle()
+			}
+			return n, nil
+		}
+		if err == nil {
+			if n := min(c.scan.direct(), len(p)); n >= bufSize/2 {
+				return c.readDirect(p[:n])
+			}
+			err = c.fill()
+		}
+		if err != nil {
+			return 0, c.lose(err)
+		}
+	}
+}
+
+// fill reads the socket into the scanner's window.
+func (c *Conn) fill() error {
+	n, err := c.net.Read(c.scan.room())
+	c.scan.filled(n)
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// readDirect reads a part of a large frame straight into lib/pq's memory.
+func (c *Conn) readDirect(p []byte) (int, error) {
+	n, err := c.net.Read(p)
+	c.scan.passed(n)
+	if n > 0 {
+		return n, nil
+	}
+	return 0, c.lose(err)
+}
+
+// settle is called when an answer is complete: messages that came with it but
+// belong to no request are taken out, and the buffer goes back to its pool.
+func (c *Conn) settle() {
+	if _, err := c.scan.next(); err != nil {
+		_ = c.lose(err)
+	}
+	if c.scan.empty() {
+		c.scan.release()
+	}
+}
+
+// Write sends lib/pq's messages. Nothing is sent when the session is known to
+// be lost.
+func (c *Conn) Write(p []byte) (int, error) {
+	if loss := c.Loss(); loss != nil {
+		return 0, loss.Err
+	}
+	if c.notes.status.Load() != 0 { // during start-up messages have other shapes
+		c.notes.awaited.Add(answers(p))
+	}
+	n, err := c.net.Write(p)
+	c.sent.Add(int64(n))
+	if err != nil {
+		c.lastWords()
+		err = c.lose(err)
+	}
+	return n, err
+}
+
+// lastWordsTime bounds how long a failed write looks for the server's reason.
+const lastWordsTime = 100 * time.Millisecond
+
+// lastWords reads what the server said before it stopped listening: after a
+// failed write its FATAL message may still wait in the socket.
+func (c *Conn) lastWords() {
+	if c.active.Load() != nil || !c.readMu.TryLock() {
+		select {
+		case <-c.lost: // whoever reads has found it
+		case <-time.After(lastWordsTime):
+		}
+		return
+	}
+	defer c.readMu.Unlock()
+	_ = c.net.SetReadDeadline(time.Now().Add(lastWordsTime))
+	for {
+		span, err := c.scan.next()
+		c.scan.take(len(span))
+		if err == nil && len(span) == 0 {
+			err = c.fill()
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+		if err != nil {
+			_ = c.lose(err)
+			return
+		}
+	}
+}
+
+// lose ends the session because of err and returns the error that ended it,
+// which is that of an earlier call if there was one.
+func (c *Conn) lose(err error) error { return c.end(err, false) }
+
+func (c *Conn) end(err error, local bool) error {
+	loss := &Loss{Err: err, Fatal: c.notes.fatal.Load(), Local: local, Time: time.Now()}
+	if c.loss.CompareAndSwap(nil, loss) {
+		close(c.lost)
+		c.closeSocket()
+	}
+	err = c.loss.Load().Err
+	if r := c.active.Load(); r != nil {
+		r.inbox.close(err)
+	}
+	return err
+}
+
+// closeTime bounds how long closing waits for TLS's farewell to be taken by the
+// system.
+const closeTime = 50 * time.Millisecond
+
+func (c *Conn) closeSocket() {
+	_ = c.net.SetWriteDeadline(time.Now().Add(closeTime))
+	_ = c.net.Close()
+}
+
+// Close ends the session from our side and waits for the goroutine that reads,
+// if there is one. It may be called more than once.
+func (c *Conn) Close() error {
+	_ = c.end(net.ErrClosed, true)
+	if r := c.active.Load(); r != nil {
+		<-r.done
+	}
+	return nil
+}
+
+// Abort ends the session because of err, which Loss then tells, without
+// waiting.
+func (c *Conn) Abort(err error) { _ = c.end(err, true) }
+
+// Loss returns how the session ended, nil while it lives.
+func (c *Conn) Loss() *Loss { return c.loss.Load() }
+
+// Lost is closed when the session has ended.
+func (c *Conn) Lost() <-chan struct{} { return c.lost }
+
+// CheckFatal ends the session if the server has said that it is over; lib/pq
+// stops reading there.
+func (c *Conn) CheckFatal() {
+	if c.notes.fatal.Load() != nil && c.Loss() == nil {
+		_ = c.lose(ErrServerEnded)
+	}
+}
+
+// BeginOperation sets the count of sent bytes to zero.
+func (c *Conn) BeginOperation() { c.sent.Store(0) }
+
+// Sent returns how many bytes of the operation have reached the socket.
+func (c *Conn) Sent() int64 { return c.sent.Load() }
+
+// Busy reports whether the server still owes an answer.
+func (c *Conn) Busy() bool { return c.notes.awaited.Load() != 0 }
+
+// Status returns the transaction status of the last ReadyForQuery: 'I', 'T' or
+// 'E', and 0 before the first.
+func (c *Conn) Status() byte { return byte(c.notes.status.Load()) }
+
+// Listened reports whether a LISTEN has taken effect on the session, or may
+// have.
+func (c *Conn) Listened() bool { return c.notes.listened.Load() }
+
+// Backend returns the process id and the cancel key of the server's process.
+// The key must not be changed.
+func (c *Conn) Backend() (pid uint32, key []byte) { return c.notes.backend() }
+
+// Parameter returns a run-time parameter that the server reports.
+func (c *Conn) Parameter(name string) (string, bool) { return c.notes.parameter(name) }
+
+// Clean reports whether the session is alive, idle, and has nothing unread. It
+// must not be called during a request of lib/pq.
+func (c *Conn) Clean() bool {
+	if c.Busy() || c.Loss() != nil {
+		return false
+	}
+	if c.active.Load() != nil {
+		return true
+	}
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	return c.scan.empty()
+}
+
+// LocalAddr implements net.Conn.
+func (c *Conn) LocalAddr() net.Addr { return c.net.LocalAddr() }
+
+// RemoteAddr implements net.Conn.
+func (c *Conn) RemoteAddr() net.Addr { return c.net.RemoteAddr() }
+
+// SetDeadline implements net.Conn; it is for a passive session.
+func (c *Conn) SetDeadline(t time.Time) error { return c.net.SetDeadline(t) }
+
+// SetReadDeadline implements net.Conn; it is for a passive session.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.net.SetReadDeadline(t) }
+
+// SetWriteDeadline implements net.Conn.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.net.SetWriteDeadline(t) }

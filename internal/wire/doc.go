@@ -1,0 +1,23 @@
+// Package wire is the only code of pgnotify that touches protocol bytes. A
+// [Conn] is the net.Conn that lib/pq speaks over: it reads what the server
+// sends frame by frame, takes out what lib/pq must not see (notifications and
+// notices), writes down what the layers above want to know (transaction status,
+// parameters, the server's last words, how much of a request has left) and
+// forwards the rest.
+//
+// The work is split so that each part can be read alone:
+//
+//	frame.go        the kinds of messages and the bounds of their lengths
+//	scanner.go      a pure state machine from bytes to frames; no socket
+//	clip.go         shortens an ErrorResponse or NoticeResponse as it streams by
+//	response.go     the fields of ErrorResponse and NoticeResponse
+//	notification.go NotificationResponse
+//	notes.go        what the scanner writes down for the layers above
+//	request.go      counts the answers that a request will bring
+//	conn.go         the socket, read by lib/pq's goroutine (a passive session)
+//	active.go       the socket, read by a goroutine of its own (an active session)
+//	inbox.go        hands bytes from that goroutine to lib/pq's
+//
+// The messages are those of
+// https://www.postgresql.org/docs/current/protocol-message-formats.html.
+package wire

@@ -1,0 +1,101 @@
+package wire
+
+import "sync"
+
+// inboxSize bounds what waits for lib/pq, in bytes. The goroutine that reads
+// the socket waits when more of a result is there than the program takes;
+// nothing else comes while a result is under way.
+const inboxSize = 256 << 10
+
+// An inbox hands bytes from the goroutine that reads the socket to the one that
+// runs lib/pq. A read from it never goes beyond a ReadyForQuery, so that
+// lib/pq's own buffer is empty when its request is done.
+type inbox struct {
+	mu    sync.Mutex // guards the fields below
+	moved sync.Cond  // something was put or read, or err was set
+	buf   []byte
+	r     int
+	stops []int // where in buf a ReadyForQuery ends
+	err   error // what a read of the empty inbox returns
+}
+
+func newInbox() *inbox {
+	in := new(inbox)
+	in.moved.L = &in.mu
+	return in
+}
+
+// put appends b and waits first while the inbox is full. It reports false when
+// the inbox was closed.
+func (in *inbox) put(b []byte, ready bool) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for len(in.buf)-in.r > inboxSize && in.err == nil {
+		in.moved.Wait()
+	}
+	if in.err != nil {
+		return false
+	}
+	if in.r > 0 && len(in.buf)+len(b) > cap(in.buf) {
+		in.compact()
+	}
+	in.buf = append(in.buf, b...)
+	if ready {
+		in.stops = append(in.stops, len(in.buf))
+	}
+	in.moved.Broadcast()
+	return true
+}
+
+// compact makes room for more by dropping what was read.
+func (in *inbox) compact() {
+	in.buf = in.buf[:copy(in.buf, in.buf[in.r:])]
+	for i := range in.stops {
+		in.stops[i] -= in.r
+	}
+	in.r = 0
+}
+
+// read waits for bytes or an error. What was put before the error comes first.
+func (in *inbox) read(p []byte) (int, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for in.r == len(in.buf) && in.err == nil {
+		in.moved.Wait()
+	}
+	if in.r == len(in.buf) {
+		return 0, in.err
+	}
+	end := len(in.buf)
+	if len(in.stops) > 0 {
+		end = in.stops[0]
+	}
+	n := copy(p, in.buf[in.r:end])
+	in.r += n
+	if len(in.stops) > 0 && in.r == end {
+		in.stops = in.stops[1:]
+	}
+	if in.r == len(in.buf) {
+		in.reset()
+	}
+	in.moved.Broadcast()
+	return n, nil
+}
+
+// reset empties the inbox and keeps its memory unless it is much.
+func (in *inbox) reset() {
+	in.r, in.stops = 0, nil
+	if in.buf = in.buf[:0]; cap(in.buf) > bufSize {
+		in.buf = nil
+	}
+}
+
+// close makes reads of the emptied inbox, and puts, fail. The first error stays.
+func (in *inbox) close(err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.err == nil {
+		in.err = err
+	}
+	in.moved.Broadcast()
+}

@@ -1,0 +1,439 @@
+package wire
+
+import (
+	"bytes"
+	"sync"
+)
+
+// A scanner cuts the server's bytes into frames and decides about each. It
+// knows no socket: bytes are put into room() and announced with filled, and
+// what lib/pq may see comes out of next and is released with take. It is used
+// by one goroutine at a time.
+//
+// Its window on the stream:
+//
+//	buf  |  done  | cleared for lib/pq | not yet examined |  room  |
+//	     0        r                    c                  w        cap
+//
+// A frame to be forwarded unread is cleared as far as it has arrived, and rest
+// counts what is still to come of it. Any other frame is examined when it is
+// whole. A frame that is taken out, or shortened, is dealt with only once
+// everything before it has been released, so order is kept.
+type scanner struct {
+	notes  *notes
+	events Events
+
+	buf     []byte
+	small   []byte // buffer of an active session between bursts; nil in a passive one
+	burst   bool   // the last read was too much for small
+	r, c, w int
+	rest    int      // bytes of the frame being forwarded that have not arrived
+	want    int      // size of the incomplete frame at c, 0 if unknown
+	clip    *clipper // the long report being shortened, or nil
+	inject  []byte   // frames of our own making, for lib/pq, before buf[r:]
+	ready   bool     // the cleared bytes end with a ReadyForQuery
+	err     error    // the stream is broken at c
+
+	phase  phase
+	listen listenTracker
+	names  interner
+	batch  []Notification // taken out and not yet handed over
+}
+
+// A phase says which frames are in their place.
+type phase uint8
+
+const (
+	greeting phase = iota // nothing has come yet
+	startup               // until the first ReadyForQuery
+	running               // between and during requests
+	copying               // from CopyInResponse to ReadyForQuery
+)
+
+// Events receives what the scanner takes out, in order, on the goroutine that
+// reads. Its methods must not block for long and must not keep the slice.
+type Events interface {
+	Notifications([]Notification)
+	Notice(*Response)
+}
+
+const (
+	bufSize   = 32 << 10 // room for one read of the socket
+	smallSize = 1 << 10  // the same for an active session that hears little
+)
+
+var bufPool = sync.Pool{New: func() any { return new([bufSize]byte) }}
+
+// next returns bytes for lib/pq; they stay valid until take. None and no error
+// means that more input is needed.
+func (s *scanner) next() ([]byte, error) {
+	if s.c == s.r && len(s.inject) == 0 && s.err == nil {
+		s.err = s.scan()
+		s.flush()
+	}
+	switch {
+	case s.c > s.r:
+		return s.buf[s.r:s.c], nil
+	case len(s.inject) > 0:
+		return s.inject, nil
+	}
+	return nil, s.err
+}
+
+// take releases the first n bytes of what next returned and reports whether
+// they were the last of a ReadyForQuery.
+func (s *scanner) take(n int) (ready bool) {
+	if s.c == s.r {
+		s.inject = s.inject[n:]
+		return false
+	}
+	s.r += n
+	ready = s.ready && s.r == s.c
+	if ready {
+		s.ready = false
+	}
+	return ready
+}
+
+// flush hands over the notifications taken out so far.
+func (s *scanner) flush() {
+	if len(s.batch) > 0 {
+		s.events.Notifications(s.batch)
+		clear(s.batch)
+		s.batch = s.batch[:0]
+	}
+}
+
+// scan examines frames until the input is used up, a ReadyForQuery is cleared,
+// or a frame must wait until what was cleared is released.
+func (s *scanner) scan() error {
+	idle := s.notes.awaited.Load() == 0
+	if !idle && s.phase == running {
+		if s.inject = s.notes.takeStale(); s.inject != nil {
+			return nil
+		}
+	}
+	for s.c < s.w {
+		if s.rest > 0 {
+			n := min(s.rest, s.w-s.c)
+			s.c += n
+			s.rest -= n
+			continue
+		}
+		if s.clip != nil {
+			if done, err := s.shorten(); done || err != nil {
+				return err
+			}
+			continue
+		}
+		b := s.buf[s.c:s.w]
+		if len(b) < headerLen {
+			s.want = headerLen
+			return nil
+		}
+		kind, size := classes[b[0]], frameSize(b)
+		if size > limits[kind] || s.phase == greeting {
+			if err := s.admit(b); err != nil {
+				return err
+			}
+			continue
+		}
+		if kind <= small {
+			if idle {
+				return outOfPlace(b[0])
+			}
+			s.forward(int(size))
+			continue
+		}
+		if again, err := s.examine(b, kind, int(size), idle); !again || err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forward clears the frame at c, or as much of it as there is.
+func (s *scanner) forward(size int) {
+	n := min(size, s.w-s.c)
+	s.c += n
+	s.rest = size - n
+}
+
+// drop takes the frame at c out of the stream; nothing is cleared before it.
+func (s *scanner) drop(size int) {
+	s.c += size
+	s.r = s.c
+}
+
+// admit deals with the first frame of a session and with frames of impossible
+// size. A first frame that PostgreSQL would not send tells that the peer is no
+// PostgreSQL; an ErrorResponse of impossible size is the plain text of a server
+// that could not fork, which lib/pq knows how to read.
+func (s *scanner) admit(b []byte) error {
+	size := frameSize(b)
+	if s.phase == greeting {
+		if b[0] == 'E' && (size < 4+headerLen || size > maxErrorBody) {
+			s.rest = maxErrorBody
+			s.phase = startup
+			return nil
+		}
+		if !bytes.ContainsRune([]byte("RENv"), rune(b[0])) {
+			return &notPostgresError{answer: bytes.Clone(b[:min(len(b), 40)])}
+		}
+	}
+	if size > limits[classes[b[0]]] {
+		return &FrameError{Type: b[0], Length: lengthWord(b), Reason: "not a message of the protocol, or too long for one"}
+	}
+	s.phase = startup
+	return nil
+}
+
+// examine deals with a frame that is read whole. It returns false when the scan
+// must stop: for more input, or until what was cleared is released.
+func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool, err error) {
+	held := b[0] == 'S' && (idle || s.phase == copying)
+	if (kind != noted || held) && s.c > s.r {
+		return false, nil
+	}
+	if kind == report && (size > maxSmall || b[0] == 'E' && size > maxErrorBody) {
+		s.clip = newClipper(b[0], size-headerLen)
+		s.drop(headerLen)
+		return true, nil
+	}
+	if len(b) < size {
+		s.want = size
+		return false, nil
+	}
+	body := b[headerLen:size]
+	switch b[0] {
+	case 'A':
+		return true, s.notification(body, size)
+	case 'N':
+		return true, s.notice(body, size)
+	case 'E':
+		return true, s.failure(body, size, idle)
+	case 'S':
+		return true, s.parameter(body, size, held)
+	}
+	if idle {
+		return false, outOfPlace(b[0])
+	}
+	err = s.note(b[0], body)
+	s.c += size
+	return !s.ready, err
+}
+
+func (s *scanner) notification(body []byte, size int) error {
+	n, err := parseNotification(body, &s.names)
+	if err != nil {
+		return err
+	}
+	s.batch = append(s.batch, n)
+	s.drop(size)
+	return nil
+}
+
+func (s *scanner) notice(body []byte, size int) error {
+	r, err := ParseResponse('N', body)
+	if err != nil {
+		return err
+	}
+	s.flush() // events keep their order
+	s.events.Notice(r)
+	s.drop(size)
+	return nil
+}
+
+// failure forwards an ErrorResponse to the request it answers. One that comes
+// while nothing is asked is the server's last word; lib/pq has no use for it.
+func (s *scanner) failure(body []byte, size int, idle bool) error {
+	fatal, err := checkError(body)
+	if err != nil {
+		return err
+	}
+	if fatal {
+		r, err := ParseResponse('E', body)
+		if err != nil {
+			return err
+		}
+		s.notes.fatal.Store(r)
+	}
+	s.listen.failed = true
+	if idle {
+		s.drop(size)
+	} else {
+		s.c += size
+	}
+	return nil
+}
+
+// parameter notes a ParameterStatus. lib/pq is told of it at once when it is
+// the answer to a request; otherwise, and during COPY, where lib/pq takes it
+// for an error, at the beginning of the next answer.
+func (s *scanner) parameter(body []byte, size int, held bool) error {
+	if err := s.notes.setParameter(body, held); err != nil {
+		return err
+	}
+	if held {
+		s.drop(size)
+	} else {
+		s.c += size
+	}
+	return nil
+}
+
+// note writes down what a frame that is forwarded says.
+func (s *scanner) note(typ byte, body []byte) error {
+	switch typ {
+	case 'C':
+		return s.complete(body)
+	case 'Z':
+		return s.readyForQuery(body)
+	case 'K':
+		if s.phase != startup {
+			return outOfPlace(typ)
+		}
+		return s.notes.setKey(body)
+	default: // CopyInResponse, CopyOutResponse, CopyBothResponse
+		if s.phase == running {
+			s.phase = copying
+		}
+		return nil
+	}
+}
+
+func (s *scanner) complete(tag []byte) error {
+	if len(tag) < 1 || bytes.IndexByte(tag, 0) != len(tag)-1 {
+		return &FrameError{Type: 'C', Reason: "the command tag has no terminator at its end"}
+	}
+	if s.phase == copying && !validCopyTag(tag) {
+		return &FrameError{Type: 'C', Reason: "COPY ended with another command's tag"}
+	}
+	if s.listen.tag(tag) {
+		s.notes.listened.Store(true)
+	}
+	return nil
+}
+
+// validCopyTag reports whether lib/pq can read the tag; during COPY it panics
+// on a goroutine of its own when it can't.
+func validCopyTag(tag []byte) bool {
+	count, ok := bytes.CutPrefix(tag[:len(tag)-1], []byte("COPY "))
+	if !ok {
+		return false
+	}
+	for _, d := range count {
+		if d < '0' || d > '9' {
+			return false
+		}
+	}
+	return len(count) > 0 && len(count) < 19
+}
+
+func (s *scanner) readyForQuery(body []byte) error {
+	if len(body) != 1 || body[0] != 'I' && body[0] != 'T' && body[0] != 'E' {
+		return &FrameError{Type: 'Z', Reason: "not a transaction status"}
+	}
+	if s.listen.ready(body[0]) {
+		s.notes.listened.Store(true)
+	}
+	s.notes.status.Store(uint32(body[0]))
+	s.notes.awaited.Add(-1)
+	s.phase = running
+	s.ready = true
+	return nil
+}
+
+// shorten feeds the clipper and, when the report is complete, deals with it.
+func (s *scanner) shorten() (done bool, err error) {
+	s.drop(s.clip.write(s.buf[s.c:s.w]))
+	if s.clip.left > 0 {
+		return false, nil
+	}
+	typ := s.clip.typ
+	body, err := s.clip.body()
+	s.clip = nil
+	if err != nil {
+		return true, err
+	}
+	if typ == 'N' {
+		return false, s.notice(body, 0)
+	}
+	if err := s.failure(body, 0, true); err != nil {
+		return true, err
+	}
+	if s.notes.awaited.Load() > 0 {
+		s.inject = appendFrame(nil, 'E', body)
+	}
+	return true, nil
+}
+
+// room returns the space to read into. There is always some: the longest frame
+// that must be whole fits into a window of maxSmall.
+func (s *scanner) room() []byte {
+	if s.buf == nil {
+		s.buf = s.window()
+	}
+	if s.r == s.w {
+		s.r, s.c, s.w = 0, 0, 0
+	}
+	size := max(s.want, headerLen)
+	if s.c+size <= len(s.buf) && s.w < len(s.buf) {
+		return s.buf[s.w:]
+	}
+	dst, old := s.buf, s.buf
+	if s.c-s.r+size > len(dst) {
+		dst = make([]byte, max(s.c-s.r+size, bufSize))
+	}
+	n := copy(dst, old[s.r:s.w])
+	s.buf, s.r, s.c, s.w = dst, 0, s.c-s.r, n
+	if len(dst) != len(old) {
+		s.recycle(old)
+	}
+	return s.buf[s.w:]
+}
+
+// window returns a buffer for an empty window: the small one of an active
+// session that hears little, or one from the pool.
+func (s *scanner) window() []byte {
+	if s.small != nil && !s.burst {
+		return s.small
+	}
+	return bufPool.Get().(*[bufSize]byte)[:]
+}
+
+func (s *scanner) recycle(buf []byte) {
+	if len(buf) == bufSize {
+		bufPool.Put((*[bufSize]byte)(buf))
+	}
+}
+
+// filled says that n bytes were read into room.
+func (s *scanner) filled(n int) {
+	s.w += n
+	s.burst = s.w == len(s.buf) || s.w > smallSize
+	s.want = 0
+}
+
+// direct returns how many bytes of the frame being forwarded may be read
+// straight into lib/pq's memory, because nothing is buffered before them.
+func (s *scanner) direct() int {
+	if s.r == s.w && len(s.inject) == 0 {
+		return s.rest
+	}
+	return 0
+}
+
+// passed says that n bytes were read that way.
+func (s *scanner) passed(n int) { s.rest -= n }
+
+// empty reports whether everything that was read has been released.
+func (s *scanner) empty() bool {
+	return s.r == s.w && len(s.inject) == 0 && s.rest == 0 && s.clip == nil
+}
+
+// release gives the buffer back while there is nothing in it.
+func (s *scanner) release() {
+	s.recycle(s.buf)
+	s.buf, s.r, s.c, s.w = nil, 0, 0, 0
+}

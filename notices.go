@@ -1,0 +1,126 @@
+package pgnotify
+
+import (
+	"log/slog"
+	"strings"
+
+	"github.com/lib/pq/pqerror"
+
+	"github.com/pgnotify/pgnotify/internal/wire"
+)
+
+// A Notice is a message that the server sends beside the result of a statement:
+// RAISE NOTICE, warnings, hints about what a command skipped. It is a value of
+// its own that stays valid after the handler has returned. Its fields are those
+// of [the protocol], under the names that pq.Error gives them; empty ones were
+// not sent.
+//
+// [the protocol]: https://www.postgresql.org/docs/current/protocol-error-fields.html
+type Notice struct {
+	Severity             string       // as shown to people: localised where lc_messages is not English
+	SeverityNonLocalized string       // DEBUG, LOG, INFO, NOTICE or WARNING; empty before PostgreSQL 9.6
+	Code                 pqerror.Code // SQLSTATE
+	Message              string
+	Detail               string
+	Hint                 string
+	Position             string // in characters, from 1, in the statement
+	InternalPosition     string // the same in InternalQuery
+	InternalQuery        string // the statement, inside a function, that it is about
+	Where                string // the call stack of functions, innermost first
+	Schema               string
+	Table                string
+	Column               string
+	DataTypeName         string
+	Constraint           string
+	File                 string // of the server's source
+	Line                 string
+	Routine              string
+}
+
+// String prints the notice as psql does.
+func (n *Notice) String() string {
+	var b strings.Builder
+	b.WriteString(n.Severity + ":  " + n.Message)
+	for _, part := range []struct{ name, text string }{
+		{"DETAIL", n.Detail}, {"HINT", n.Hint}, {"QUERY", n.InternalQuery},
+	} {
+		if part.text != "" {
+			b.WriteString("\n" + part.name + ":  " + part.text)
+		}
+	}
+	return b.String()
+}
+
+// Level maps the severity to a level of [slog]: DEBUG to debug, WARNING to warn,
+// and LOG, INFO and NOTICE to info. It looks at the localised severity only
+// where the server sends no other.
+func (n *Notice) Level() slog.Level {
+	severity := n.SeverityNonLocalized
+	if severity == "" {
+		severity = n.Severity
+	}
+	switch severity {
+	case "DEBUG", "DEBUG1", "DEBUG2", "DEBUG3", "DEBUG4", "DEBUG5":
+		return slog.LevelDebug
+	case "WARNING":
+		return slog.LevelWarn
+	case "ERROR", "FATAL", "PANIC":
+		return slog.LevelError
+	}
+	return slog.LevelInfo
+}
+
+// LogValue implements [slog.LogValuer]: a group of the fields that were sent.
+func (n *Notice) LogValue() slog.Value {
+	attrs := make([]slog.Attr, 0, 8)
+	for _, f := range []struct{ key, value string }{
+		{"severity", n.Severity}, {"code", string(n.Code)}, {"message", n.Message},
+		{"detail", n.Detail}, {"hint", n.Hint}, {"where", n.Where},
+		{"schema", n.Schema}, {"table", n.Table}, {"column", n.Column},
+		{"datatype", n.DataTypeName}, {"constraint", n.Constraint},
+	} {
+		if f.value != "" {
+			attrs = append(attrs, slog.String(f.key, f.value))
+		}
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// NoticeConn is a session that hears notices. All of pgnotify's do:
+//
+//	err := conn.Raw(func(dc any) error {
+//		remove = dc.(pgnotify.NoticeConn).AddNoticeHandler(print)
+//		return nil
+//	})
+type NoticeConn interface {
+	// AddNoticeHandler has f called with each notice of the session, until
+	// remove is called or the session is returned to the pool.
+	//
+	// Handlers run one after the other, in the order they were added, on a
+	// goroutine of the session, and a statement's notices have been handled
+	// when the statement returns. A handler that panics is logged and stops
+	// nobody else. While a handler blocks, later notices wait; after a second
+	// the statement returns without it, and when 4096 wait, further ones are
+	// dropped, which is logged. A request on the same session from within a
+	// handler works once the statement has returned, or fails with [ErrBusy].
+	//
+	// Calling remove more than once, or from within f, does no harm; a call of
+	// f that has begun ends by itself.
+	AddNoticeHandler(f func(*Notice)) (remove func())
+}
+
+// AddNoticeHandler implements [NoticeConn].
+func (c *Conn) AddNoticeHandler(f func(*Notice)) (remove func()) {
+	if c.checkLease() != nil {
+		return func() {}
+	}
+	return c.s.noticeHandlers.add(f)
+}
+
+// Notice implements wire.Events.
+func (s *session) Notice(r *wire.Response) {
+	if s.config.OnNotice == nil && s.noticeHandlers.empty() {
+		return
+	}
+	s.enqueue(event{notice: (*Notice)(r)})
+}

@@ -1,0 +1,285 @@
+package pgnotify
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/lib/pq"
+)
+
+// Limits of NOTIFY with PostgreSQL's default compile-time settings, in bytes:
+// https://www.postgresql.org/docs/current/sql-notify.html.
+const (
+	MaxChannelName = 63
+	MaxPayload     = 7999
+)
+
+// A Notification is what NOTIFY sent: the channel, the payload, which may be
+// empty, and the process id of the sender's session.
+type Notification struct {
+	Channel string
+	Payload string
+	PID     uint32
+}
+
+// NotificationConn is a session that hears notifications. All of pgnotify's do:
+//
+//	err := conn.Raw(func(dc any) error {
+//		return dc.(pgnotify.NotificationConn).Listen(ctx, "jobs")
+//	})
+//
+// Raw holds the session's lock for as long as the function runs: do not wait for
+// notifications within it. Take a handle with [FromConn] for that.
+//
+// A session that listens, or waits, has its socket read by a goroutine of its
+// own from then on. What arrives is kept until it is taken: at least 32,768
+// notifications or 8 MiB of payload. What comes beyond is counted, and the
+// count stands in the sequence as a *[GapError]. A session that has listened is
+// closed, and not reused, when it is returned to the pool.
+type NotificationConn interface {
+	// Listen subscribes the session to channels, in one round trip; within a
+	// transaction, from its commit on. Names are taken as they are, case and all;
+	// they have 1 to 63 bytes without NUL, or the error is [ErrChannelName]. It
+	// waits for a statement that is running on the session, and ends with ctx.
+	Listen(ctx context.Context, channels ...string) error
+
+	// Unlisten ends the subscription to channels, or to all when none is given;
+	// within a transaction, from its commit on. What was received of them and not
+	// taken is dropped.
+	Unlisten(ctx context.Context, channels ...string) error
+
+	// AddNotificationHandler has f called with each notification of the session,
+	// until remove is called or the session is returned to the pool. What
+	// [NoticeConn] says of handlers holds here too. Handlers and iterators do not
+	// compete: each handler gets every notification.
+	AddNotificationHandler(f func(Notification)) (remove func())
+
+	// WaitForNotification returns the next notification that has not been taken.
+	// It blocks until there is one, ctx ends, or the session is lost or
+	// released, and then returns ctx.Err(), a *[DisconnectError], [ErrReleased]
+	// or [ErrClosed]. A *[GapError] says that some were dropped before the next.
+	WaitForNotification(ctx context.Context) (Notification, error)
+
+	// Notifications iterates over what WaitForNotification would return. The
+	// iteration ends with an error, or quietly by [Timeout] or [StopAfter]; after
+	// a *[GapError] it goes on if the loop does. Breaking out of the loop loses
+	// nothing: the next call goes on where this one was. The session stays usable
+	// for statements, Listen and Unlisten, in the loop's body too. Each
+	// notification is given to one of the iterators that run at a time.
+	Notifications(ctx context.Context, opts ...IterOption) iter.Seq2[Notification, error]
+}
+
+// An IterOption limits an iteration over notifications.
+type IterOption func(*iterOptions)
+
+type iterOptions struct {
+	timeout time.Duration // negative: none
+	limit   int           // negative: none
+}
+
+// Timeout ends the iteration quietly when d has passed since it began. With 0
+// the iteration gives what has arrived and does not wait for more.
+func Timeout(d time.Duration) IterOption {
+	return func(o *iterOptions) { o.timeout = max(d, 0) }
+}
+
+// StopAfter ends the iteration quietly after n notifications.
+func StopAfter(n int) IterOption {
+	return func(o *iterOptions) { o.limit = max(n, 0) }
+}
+
+// Listen implements [NotificationConn].
+func (c *Conn) Listen(ctx context.Context, channels ...string) error {
+	if len(channels) == 0 {
+		return c.checkLease()
+	}
+	var sql strings.Builder
+	for _, name := range channels {
+		if err := checkChannel(name); err != nil {
+			return err
+		}
+		sql.WriteString("LISTEN " + pq.QuoteIdentifier(name) + ";")
+	}
+	if err := c.run(ctx, sql.String()); err != nil {
+		return fmt.Errorf("pgnotify: listen %q: %w", channels, err)
+	}
+	c.s.activate()
+	return nil
+}
+
+// Unlisten implements [NotificationConn].
+func (c *Conn) Unlisten(ctx context.Context, channels ...string) error {
+	var sql strings.Builder
+	for _, name := range channels {
+		if err := checkChannel(name); err != nil {
+			return err
+		}
+		sql.WriteString("UNLISTEN " + pq.QuoteIdentifier(name) + ";")
+	}
+	if len(channels) == 0 {
+		sql.WriteString("UNLISTEN *")
+	}
+	if err := c.run(ctx, sql.String()); err != nil {
+		return fmt.Errorf("pgnotify: unlisten %q: %w", channels, err)
+	}
+	if c.s.wire.Status() == 'I' { // in a transaction it may yet be rolled back
+		c.s.backlog.drop(channels)
+	}
+	return nil
+}
+
+// run sends a statement of the handle's own.
+func (c *Conn) run(ctx context.Context, sql string) (err error) {
+	if err := c.s.beginLeased(ctx, c.lease); err != nil {
+		return err
+	}
+	defer c.s.end(&err)
+	_, err = c.s.pq.ExecContext(background, sql, nil)
+	return err
+}
+
+// AddNotificationHandler implements [NotificationConn].
+func (c *Conn) AddNotificationHandler(f func(Notification)) (remove func()) {
+	if c.checkLease() != nil {
+		return func() {}
+	}
+	return c.s.notificationHandlers.add(f)
+}
+
+// WaitForNotification implements [NotificationConn].
+func (c *Conn) WaitForNotification(ctx context.Context) (Notification, error) {
+	if err := ctx.Err(); err != nil {
+		return Notification{}, err
+	}
+	n, _, err := c.receive(ctx, nil)
+	return n, err
+}
+
+// Notifications implements [NotificationConn].
+func (c *Conn) Notifications(ctx context.Context, opts ...IterOption) iter.Seq2[Notification, error] {
+	o := iterOptions{timeout: -1, limit: -1}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return func(yield func(Notification, error) bool) { c.iterate(ctx, o, yield) }
+}
+
+func (c *Conn) iterate(ctx context.Context, o iterOptions, yield func(Notification, error) bool) {
+	expired, stop := c.expiry(ctx, o.timeout)
+	defer stop()
+	for o.limit != 0 {
+		err := ctx.Err()
+		var n Notification
+		if err == nil {
+			var ok bool
+			if n, ok, err = c.receive(ctx, expired); !ok && err == nil {
+				return
+			}
+		}
+		if !yield(n, err) {
+			return
+		}
+		if _, gap := err.(*GapError); err != nil && !gap {
+			return
+		}
+		if err == nil {
+			o.limit--
+		}
+	}
+}
+
+// alreadyExpired is the channel of a timeout of 0.
+var alreadyExpired = func() <-chan time.Time {
+	c := make(chan time.Time)
+	close(c)
+	return c
+}()
+
+// expiry returns a channel that ends the iteration. For a timeout of 0 it first
+// makes sure that what has arrived has been read.
+func (c *Conn) expiry(ctx context.Context, timeout time.Duration) (expired <-chan time.Time, stop func()) {
+	switch {
+	case timeout < 0:
+		return nil, func() {}
+	case timeout == 0:
+		c.s.activate()
+		c.s.wire.Poll(ctx)
+		return alreadyExpired, func() {}
+	}
+	timer := time.NewTimer(timeout)
+	return timer.C, func() { timer.Stop() }
+}
+
+// receive returns the next notification. It waits until there is one, or an
+// error, or the time has expired: then ok is false and err is nil.
+func (c *Conn) receive(ctx context.Context, expired <-chan time.Time) (n Notification, ok bool, err error) {
+	if err := c.checkLease(); err != nil {
+		return n, false, err
+	}
+	b := &c.s.backlog
+	if n, ok, err = b.take(); ok || err != nil {
+		return n, ok, err
+	}
+	c.s.activate()
+	over := c.s.leaseOver(c.lease)
+	for {
+		select {
+		case <-b.wake:
+		case <-expired:
+			return n, false, nil
+		case <-ctx.Done():
+			return n, false, ctx.Err()
+		case <-over:
+			return n, false, c.checkLease()
+		case <-c.s.wire.Lost():
+			if n, ok, err = b.take(); !ok && err == nil {
+				err = newDisconnectError(c.s.wire.Loss())
+			}
+			return n, ok, err
+		}
+		if n, ok, err = b.take(); ok || err != nil {
+			b.more()
+			return n, ok, err
+		}
+	}
+}
+
+// checkChannel reports names that PostgreSQL would refuse or cut.
+func checkChannel(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("%w: it is empty", ErrChannelName)
+	case len(name) > MaxChannelName:
+		return fmt.Errorf("%w: %q has %d bytes, at most %d are possible", ErrChannelName, name, len(name), MaxChannelName)
+	case strings.IndexByte(name, 0) >= 0:
+		return fmt.Errorf("%w: %q has a NUL byte", ErrChannelName, name)
+	}
+	return nil
+}
+
+// An Execer runs a statement: a *[sql.DB], a *[sql.Conn] or a *[sql.Tx].
+type Execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// Notify sends a notification: at once through a *sql.DB or an idle *sql.Conn,
+// with the commit through a *sql.Tx. Name and payload are taken as they are. An
+// invalid name is [ErrChannelName], a payload above [MaxPayload] bytes
+// [ErrPayloadTooLong], both without asking the server. Within one transaction
+// the server delivers equal notifications once.
+func Notify(ctx context.Context, db Execer, channel, payload string) error {
+	if err := checkChannel(channel); err != nil {
+		return err
+	}
+	if len(payload) > MaxPayload {
+		return fmt.Errorf("%w: %d bytes for channel %q, at most %d are possible", ErrPayloadTooLong, len(payload), channel, MaxPayload)
+	}
+	if _, err := db.ExecContext(ctx, "SELECT pg_catalog.pg_notify($1, $2)", channel, payload); err != nil {
+		return fmt.Errorf("pgnotify: notify %q: %w", channel, err)
+	}
+	return nil
+}

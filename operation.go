@@ -1,0 +1,144 @@
+package pgnotify
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"runtime"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/pgnotify/pgnotify/internal/turn"
+)
+
+// background is what lib/pq is given in place of the caller's context: it gives
+// up a session whose context is cancelled, where pgnotify cancels the statement
+// and keeps the session.
+var background = context.Background()
+
+// An operation is one request of the program, from taking the turn to giving it
+// back. A session has one, used again and again, so a request allocates
+// nothing for it.
+type operation struct {
+	ctx    context.Context
+	stop   func() bool // detaches from ctx; nil where ctx cannot end
+	cancel *cancellation
+	mark   uint64 // events queued before the request
+	goesOn bool   // the answer outlives the call: rows, COPY
+}
+
+// begin takes the turn for a request. It fails, and nothing is sent, when ctx
+// has ended, when the turn is held by open rows, or when the session is lost.
+// Every begin that succeeds is followed by end.
+func (s *session) begin(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := s.turn.Take(ctx); err != nil {
+		if errors.Is(err, turn.ErrHeld) {
+			return ErrBusy
+		}
+		return err
+	}
+	s.wire.BeginOperation()
+	if s.wire.Loss() != nil {
+		err := s.lossError(nil)
+		s.turn.Release()
+		return err
+	}
+	s.op.ctx, s.op.mark, s.op.goesOn = ctx, s.events.Mark(), false
+	s.attach(ctx)
+	return nil
+}
+
+// beginLeased is begin for a handle's own requests.
+func (s *session) beginLeased(ctx context.Context, lease uint64) error {
+	if err := s.checkLease(lease); err != nil {
+		return err
+	}
+	if err := s.begin(ctx); err != nil {
+		return err
+	}
+	if err := s.checkLease(lease); err != nil { // it was returned while we waited
+		s.detach()
+		s.turn.Release()
+		return err
+	}
+	return nil
+}
+
+// end finishes the request whose outcome is in err, and replaces that by what
+// the wire knows better; where the answer goes on, as rows or a COPY, it keeps
+// the turn for them. It must be deferred directly, because it also catches
+// lib/pq's panics over messages it cannot read.
+func (s *session) end(err *error) {
+	if p := recover(); p != nil {
+		*err = s.caught(p)
+	}
+	if s.op.goesOn && *err == nil {
+		s.events.Flush(s.op.mark, handlerPatience)
+		s.turn.Hold()
+		return
+	}
+	s.finish(err)
+	s.freeTurn()
+}
+
+// caught ends the session after a panic in lib/pq.
+func (s *session) caught(p any) error {
+	if e, ok := p.(runtime.Error); ok {
+		p = e.Error()
+	}
+	s.wire.Abort(&libpqError{p})
+	return driver.ErrBadConn
+}
+
+func (s *session) finish(err *error) {
+	canceled := s.detach()
+	s.events.Flush(s.op.mark, handlerPatience)
+	s.wire.CheckFatal()
+	if s.wire.Listened() {
+		s.wantActive.Store(true)
+	}
+	*err = s.translate(*err, canceled)
+	s.op.ctx = nil
+}
+
+// translate replaces lib/pq's error by the one that says what happened.
+func (s *session) translate(err error, canceled bool) error {
+	if err == nil {
+		return nil
+	}
+	var server *pq.Error
+	isServer := errors.As(err, &server)
+	if loss := s.wire.Loss(); loss != nil && (!isServer || loss.Fatal != nil) || err == driver.ErrBadConn {
+		err = s.lossError(err)
+	}
+	if !canceled {
+		return err
+	}
+	ctx := s.op.ctx
+	return &canceledError{ctx: ctx.Err(), cause: context.Cause(ctx), err: err}
+}
+
+// lossError describes the loss of the session to the request under way.
+// database/sql may try it again elsewhere only if nothing of it was sent and no
+// transaction was open.
+func (s *session) lossError(err error) error {
+	loss := s.wire.Loss()
+	if loss == nil { // lib/pq gave up a session that the wire finds nothing wrong with
+		if s.wire.Sent() == 0 {
+			return err
+		}
+		s.wire.Abort(&libpqError{err})
+		loss = s.wire.Loss()
+	}
+	e := newDisconnectError(loss)
+	e.Sent = s.wire.Sent() > 0
+	e.retry = s.wire.Status() == 'I' && !e.Sent
+	return e
+}
+
+// farewellDeadline bounds how long a closing session waits to send its goodbye.
+func farewellDeadline() time.Time { return time.Now().Add(50 * time.Millisecond) }

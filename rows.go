@@ -1,0 +1,63 @@
+package pgnotify
+
+import (
+	"database/sql/driver"
+	"io"
+)
+
+// libpqRows is lib/pq's driver.Rows with its optional interfaces, and the two
+// methods that lib/pq adds for those who reach it through sql.Conn.Raw.
+type libpqRows interface {
+	driver.Rows
+	driver.RowsNextResultSet
+	driver.RowsColumnTypeScanType
+	driver.RowsColumnTypeDatabaseTypeName
+	driver.RowsColumnTypeLength
+	driver.RowsColumnTypePrecisionScale
+	Result() driver.Result
+	Tag() string
+}
+
+// rows are the rows of a query. They hold the session's turn until they are
+// closed.
+type rows struct {
+	libpqRows
+	s      *session
+	closed bool
+}
+
+// newRows makes the answer of the request under way go on as rows.
+func newRows(s *session, inner driver.Rows) *rows {
+	s.op.goesOn = true
+	return &rows{libpqRows: inner.(libpqRows), s: s}
+}
+
+// Next reads the next row. At the end of the last result it leaves the turn to
+// Close, which database/sql calls then.
+func (r *rows) Next(dest []driver.Value) (err error) {
+	defer r.check(&err)
+	return r.libpqRows.Next(dest)
+}
+
+// check translates the error of a row. The request goes on until Close.
+func (r *rows) check(err *error) {
+	if p := recover(); p != nil {
+		*err = r.s.caught(p)
+	}
+	if *err == nil || *err == io.EOF {
+		return
+	}
+	r.s.wire.CheckFatal()
+	*err = r.s.translate(*err, r.s.op.ctx.Err() != nil)
+}
+
+// Close reads what is left of the answer and gives the turn back.
+func (r *rows) Close() (err error) {
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	r.s.op.goesOn = false
+	defer r.s.end(&err)
+	return r.libpqRows.Close()
+}

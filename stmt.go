@@ -1,0 +1,180 @@
+package pgnotify
+
+import (
+	"context"
+	"database/sql/driver"
+)
+
+// libpqStmt is lib/pq's prepared statement.
+type libpqStmt interface {
+	driver.Stmt
+	driver.StmtExecContext
+	driver.StmtQueryContext
+}
+
+// libpqCopy is lib/pq's statement for COPY … FROM STDIN, which does not know
+// contexts but has a method for raw data.
+type libpqCopy interface {
+	driver.Stmt
+	CopyData(ctx context.Context, line string) (driver.Result, error)
+}
+
+// newStmt wraps what lib/pq prepared: a statement, or a COPY that is under way
+// from now on.
+func newStmt(s *session, inner driver.Stmt) driver.Stmt {
+	if st, ok := inner.(libpqStmt); ok {
+		return &stmt{s: s, inner: st}
+	}
+	s.detach() // each step has a context of its own
+	s.op.goesOn = true
+	return &copyStmt{s: s, inner: inner.(libpqCopy)}
+}
+
+// A stmt is a prepared statement.
+type stmt struct {
+	s     *session
+	inner libpqStmt
+}
+
+var (
+	_ driver.StmtExecContext  = (*stmt)(nil)
+	_ driver.StmtQueryContext = (*stmt)(nil)
+	_ driver.StmtExecContext  = (*copyStmt)(nil)
+)
+
+func (st *stmt) NumInput() int { return st.inner.NumInput() }
+
+func (st *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (_ driver.Result, err error) {
+	if err := st.s.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer st.s.end(&err)
+	return st.inner.ExecContext(background, args)
+}
+
+func (st *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (_ driver.Rows, err error) {
+	if err := st.s.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer st.s.end(&err)
+	inner, err := st.inner.QueryContext(background, args)
+	if err != nil {
+		return nil, err
+	}
+	return newRows(st.s, inner), nil
+}
+
+// Exec implements driver.Stmt.
+func (st *stmt) Exec(args []driver.Value) (driver.Result, error) {
+	return st.ExecContext(background, namedValues(args))
+}
+
+// Query implements driver.Stmt.
+func (st *stmt) Query(args []driver.Value) (driver.Rows, error) {
+	return st.QueryContext(background, namedValues(args))
+}
+
+// Close frees the statement on the server. There is nothing to free where the
+// session is lost.
+func (st *stmt) Close() (err error) {
+	if st.s.wire.Loss() != nil {
+		return nil
+	}
+	if err := st.s.begin(background); err != nil {
+		return err
+	}
+	defer st.s.end(&err)
+	return st.inner.Close()
+}
+
+// A copyStmt is a COPY … FROM STDIN under way. It holds the session's turn until
+// Exec without arguments, or Close, ends it; both send what is buffered.
+type copyStmt struct {
+	s     *session
+	inner libpqCopy
+	ended bool
+}
+
+func (st *copyStmt) NumInput() int { return st.inner.NumInput() }
+
+// ExecContext sends a row, or without arguments ends the COPY.
+func (st *copyStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	values := make([]driver.Value, len(args))
+	for i, a := range args {
+		values[i] = a.Value
+	}
+	return st.run(ctx, len(args) == 0, func() (driver.Result, error) {
+		return st.inner.Exec(values) //nolint:staticcheck // lib/pq's COPY has no other
+	})
+}
+
+// Exec implements driver.Stmt.
+func (st *copyStmt) Exec(args []driver.Value) (driver.Result, error) {
+	return st.ExecContext(background, namedValues(args))
+}
+
+// CopyData sends lines of raw COPY data, as lib/pq's statement does for those
+// who reach it through sql.Conn.Raw.
+func (st *copyStmt) CopyData(ctx context.Context, line string) (driver.Result, error) {
+	return st.run(ctx, false, func() (driver.Result, error) {
+		return st.inner.CopyData(background, line)
+	})
+}
+
+// Query implements driver.Stmt; COPY returns no rows.
+func (st *copyStmt) Query([]driver.Value) (driver.Rows, error) { return nil, ErrNotSupported }
+
+// run is one step of the COPY, and its end where last is set.
+func (st *copyStmt) run(ctx context.Context, last bool, step func() (driver.Result, error)) (_ driver.Result, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if st.ended {
+		return step()
+	}
+	st.ended = last
+	st.s.op.goesOn = !last
+	st.s.op.ctx = ctx
+	st.s.attach(ctx)
+	defer st.endStep(&err)
+	return step()
+}
+
+// endStep finishes a step. A failed one leaves the turn with the COPY, which
+// Close ends.
+func (st *copyStmt) endStep(err *error) {
+	if p := recover(); p != nil {
+		*err = st.s.caught(p)
+	}
+	st.s.finish(err)
+	if st.ended {
+		st.s.freeTurn()
+	}
+}
+
+// Close ends the COPY, if Exec has not done so.
+func (st *copyStmt) Close() error {
+	if st.ended {
+		return nil
+	}
+	_, err := st.run(background, true, func() (driver.Result, error) { return nil, st.inner.Close() })
+	return err
+}
+
+// A tx is a transaction.
+type tx struct {
+	s     *session
+	inner driver.Tx
+}
+
+func (t *tx) Commit() error { return t.finish(t.inner.Commit) }
+
+func (t *tx) Rollback() error { return t.finish(t.inner.Rollback) }
+
+func (t *tx) finish(f func() error) (err error) {
+	if err := t.s.begin(background); err != nil {
+		return err
+	}
+	defer t.s.end(&err)
+	return f()
+}

@@ -1,0 +1,78 @@
+package pgnotify
+
+import (
+	"database/sql"
+	"database/sql/driver"
+	"fmt"
+)
+
+// maxWrappers is how many wrappers Unwrap looks under.
+const maxWrappers = 8
+
+// FromConn returns the handle of the session that conn holds, also where
+// wrappers such as tracing lie between. The handle's own methods are safe for
+// concurrent use and fail with [ErrReleased] once conn is closed; it needs no
+// closing. FromConn waits for a statement that is running on conn. Its error is
+// [ErrNotPgnotify] for another driver's connection, and [sql.ErrConnDone] when
+// conn is closed.
+func FromConn(conn *sql.Conn) (*Conn, error) {
+	if conn == nil {
+		return nil, fmt.Errorf("%w: the *sql.Conn is nil", ErrNotPgnotify)
+	}
+	var c *Conn
+	err := conn.Raw(func(driverConn any) (err error) {
+		c, err = Unwrap(driverConn)
+		return err
+	})
+	return c, err
+}
+
+// Unwrap returns the handle of the session behind driverConn, the value that
+// [sql.Conn.Raw] passes, like [FromConn]. It looks under wrappers that have a
+// method Raw, Unwrap or WrappedConn without arguments that returns a
+// [driver.Conn] or an any; a few levels deep. Its error is [ErrNotPgnotify].
+func Unwrap(driverConn any) (*Conn, error) {
+	inner := driverConn
+	for range maxWrappers {
+		if c, ok := inner.(*Conn); ok && c != nil {
+			return c.handle(), nil
+		}
+		if inner = unwrapOnce(inner); inner == nil {
+			break
+		}
+	}
+	return nil, fmt.Errorf("%w: %T", ErrNotPgnotify, driverConn)
+}
+
+// unwrapOnce returns what lies under one wrapper, nil under anything else, also
+// where the wrapper panics because it is nil.
+func unwrapOnce(conn any) (inner any) {
+	defer func() {
+		if recover() != nil {
+			inner = nil
+		}
+	}()
+	switch w := conn.(type) {
+	case interface{ Raw() driver.Conn }: // otelsql
+		return w.Raw()
+	case interface{ Raw() any }:
+		return w.Raw()
+	case interface{ WrappedConn() driver.Conn }: // dd-trace-go
+		return w.WrappedConn()
+	case interface{ WrappedConn() any }:
+		return w.WrappedConn()
+	case interface{ Unwrap() driver.Conn }:
+		return w.Unwrap()
+	case interface{ Unwrap() any }:
+		return w.Unwrap()
+	}
+	return nil
+}
+
+// handle returns a handle of the present lease.
+func (c *Conn) handle() *Conn {
+	if c.lease != 0 {
+		return c
+	}
+	return &Conn{s: c.s, lease: c.s.lease.Load()}
+}
