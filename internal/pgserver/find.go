@@ -1,0 +1,73 @@
+package pgserver
+
+import (
+	"cmp"
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+)
+
+// binPatterns are where packages put a server's binaries, apart from PATH.
+var binPatterns = []string{
+	"/usr/lib/postgresql/*/bin",          // Debian, Ubuntu
+	"/usr/pgsql-*/bin",                   // PGDG for Red Hat, Fedora, SUSE
+	"/opt/homebrew/opt/postgresql@*/bin", // Homebrew on Apple silicon
+	"/opt/homebrew/bin",                  //
+	"/usr/local/opt/postgresql@*/bin",    // Homebrew on Intel
+	"/Applications/Postgres.app/Contents/Versions/*/bin",
+	`C:\Program Files\PostgreSQL\*\bin`,
+}
+
+// findBin returns the folder of the first server found in path, which is like
+// PATH, or by the patterns, of which each is searched newest version first.
+func findBin(path string, patterns []string) (string, error) {
+	for _, dir := range filepath.SplitList(path) {
+		if filepath.IsAbs(dir) && hasServer(dir) {
+			return resolveBin(dir), nil
+		}
+	}
+	for _, pattern := range patterns {
+		dirs, _ := filepath.Glob(pattern) // its only error is a bad pattern
+		slices.SortFunc(dirs, newestFirst)
+		if i := slices.IndexFunc(dirs, hasServer); i >= 0 {
+			return dirs[i], nil
+		}
+	}
+	return "", errors.New("initdb and postgres are neither in PATH nor where packages put them")
+}
+
+// hasServer reports whether dir has the programs that are needed.
+func hasServer(dir string) bool {
+	for _, name := range []string{"initdb", "postgres"} {
+		if _, err := exec.LookPath(filepath.Join(dir, name)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// resolveBin follows dir's links, as of /usr/local/bin/postgres, to the folder
+// where the programs are, next to which they look for their other files.
+func resolveBin(dir string) string {
+	real, err := filepath.EvalSymlinks(filepath.Join(dir, "postgres"))
+	if err != nil || !hasServer(filepath.Dir(real)) {
+		return dir
+	}
+	return filepath.Dir(real)
+}
+
+var versionNumber = regexp.MustCompile(`[0-9]+(\.[0-9]+)?`)
+
+// newestFirst orders folders by the version in their names: 10 before 9.6.
+func newestFirst(a, b string) int { return cmp.Compare(versionOf(b), versionOf(a)) }
+
+// versionOf returns the last number in dir, or 0.
+func versionOf(dir string) (version float64) {
+	if numbers := versionNumber.FindAllString(dir, -1); len(numbers) > 0 {
+		version, _ = strconv.ParseFloat(numbers[len(numbers)-1], 64)
+	}
+	return version
+}
