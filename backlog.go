@@ -1,6 +1,7 @@
 package pgnotify
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -9,53 +10,76 @@ import (
 )
 
 // Bounds of what a session keeps for a program that does not take its
-// notifications: twice, one half being filled and one being taken.
+// notifications.
 const (
-	maxBacklog      = 32 << 10 // notifications
-	maxBacklogBytes = 8 << 20  // bytes of payload
+	maxBacklog      = 64 << 10 // notifications
+	maxBacklogBytes = 16 << 20 // bytes of payload
 )
 
+// A batch is a run of notifications, as one read of the socket brought them,
+// and behind it the gap of those that were not kept.
+type batch struct {
+	items []wire.Notification
+	gap   *Gap
+}
+
 // A backlog keeps the notifications of a session until they are taken, in
-// order. It has two halves, one that is filled and one that is taken from; they
-// change places when the latter is empty. When the former is full, further
-// notifications are counted instead, as a gap that stands behind it. The
-// producer never waits. Methods are safe for concurrent use.
+// order. It holds them in the batches they came in, so that none is copied
+// before it is taken. When it is full, further ones are counted instead, as a
+// gap behind the last batch. The producer never waits. Methods are safe for
+// concurrent use.
 type backlog struct {
 	wake chan struct{} // has a token when something came
 
-	mu     sync.Mutex // guards the fields below
-	in     []wire.Notification
-	bytes  int // payload of in
-	inGap  *Gap
-	out    []wire.Notification
-	next   int // the first of out that was not taken
-	outGap *Gap
+	mu      sync.Mutex            // guards the fields below
+	owner   uint64                // the lease that may take
+	now     batch                 // being taken
+	next    int                   // the first of now that was not taken
+	waiting []batch               // in order
+	count   int                   // notifications in waiting
+	bytes   int                   // their payload
+	spares  [][]wire.Notification // empty ones to be filled
 }
 
 func newBacklog() backlog { return backlog{wake: make(chan struct{}, 1)} }
 
-// put appends a batch, or counts what does not fit.
-func (b *backlog) put(batch []wire.Notification) {
+// put appends items, which then belong to the backlog, or counts them if it is
+// full. It returns a slice to fill next.
+func (b *backlog) put(items []wire.Notification) (spare []wire.Notification) {
 	b.mu.Lock()
-	for i := range batch {
-		b.putLocked(&batch[i])
+	last := len(b.waiting) - 1
+	switch {
+	case b.count < maxBacklog && b.bytes < maxBacklogBytes:
+		b.waiting = append(b.waiting, batch{items: items})
+		b.count += len(items)
+		b.bytes += payloadBytes(items)
+		spare = b.takeSpareLocked()
+	default:
+		b.waiting[last].gap = b.waiting[last].gap.dropped(len(items))
+		clear(items)
+		spare = items[:0]
 	}
 	b.mu.Unlock()
 	b.signal()
+	return spare
 }
 
-func (b *backlog) putLocked(n *wire.Notification) {
-	if b.inGap == nil && len(b.in) < maxBacklog && b.bytes < maxBacklogBytes {
-		b.in = append(b.in, *n)
-		b.bytes += len(n.Payload)
-		return
+func payloadBytes(items []wire.Notification) (n int) {
+	for i := range items {
+		n += len(items[i].Payload)
 	}
+	return n
+}
+
+// dropped returns the gap with n more notifications missing.
+func (g *Gap) dropped(n int) *Gap {
 	now := time.Now()
-	if b.inGap == nil {
-		b.inGap = &Gap{Cause: GapOverflow, From: now}
+	if g == nil {
+		g = &Gap{Cause: GapOverflow, From: now}
 	}
-	b.inGap.To = now
-	b.inGap.Dropped++
+	g.To = now
+	g.Dropped += uint64(n)
+	return g
 }
 
 func (b *backlog) signal() {
@@ -65,64 +89,140 @@ func (b *backlog) signal() {
 	}
 }
 
-// take returns the next notification, or a *GapError that stands before it.
-// There is neither where ok is false and err nil.
-func (b *backlog) take() (n Notification, ok bool, err error) {
+// take gives the next notification to the lease that may have it. Where there
+// is none, or the lease has ended, ok is false; err is then a *GapError if the
+// gap is next.
+func (b *backlog) take(lease uint64) (n Notification, ok bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.next == len(b.out) && !b.turnLocked() {
-		if gap := b.outGap; gap != nil {
-			b.outGap = nil
-			err = &GapError{Gap: *gap}
-		}
-		return n, false, err
+	if lease != b.owner || lease == 0 {
+		return n, false, nil
 	}
-	n = Notification(b.out[b.next])
+	if b.next == len(b.now.items) {
+		if gap := b.now.gap; gap != nil {
+			b.now.gap = nil
+			return n, false, &GapError{Gap: *gap}
+		}
+		if len(b.waiting) == 0 {
+			return n, false, nil
+		}
+		b.turnLocked()
+	}
+	n = Notification(b.now.items[b.next])
 	b.next++
 	return n, true, nil
 }
 
-// turnLocked makes what came in the half to take from. It reports false when
-// there is nothing to take, or a gap first.
-func (b *backlog) turnLocked() bool {
-	if b.outGap != nil || len(b.in) == 0 && b.inGap == nil {
-		return false
+// turnLocked makes the first of the waiting batches the one to take from.
+func (b *backlog) turnLocked() {
+	b.keepSpareLocked(b.now.items)
+	b.now, b.next = b.waiting[0], 0
+	b.count -= len(b.now.items)
+	b.bytes -= payloadBytes(b.now.items)
+	b.waiting[0] = batch{}
+	if b.waiting = b.waiting[1:]; len(b.waiting) == 0 {
+		b.waiting = nil
 	}
-	empty := b.out[:0]
-	clear(b.out)
-	if cap(empty) > 1024 && len(b.in) < 64 {
-		empty = nil // after a burst
+}
+
+// Bounds of the memory kept for batches to come: how many while a burst lasts,
+// one afterwards, and how many notifications each has room for.
+const (
+	maxSpares    = 8
+	maxSpareSize = 1024
+)
+
+// keepSpareLocked keeps the memory of a batch that was taken. While a burst
+// lasts, what the batch held is not cleared: it is overwritten soon.
+func (b *backlog) keepSpareLocked(items []wire.Notification) {
+	burst := len(b.waiting) > 1
+	switch {
+	case cap(items) == 0 || cap(items) > maxSpareSize || len(b.spares) == maxSpares:
+	case burst:
+		b.spares = append(b.spares, items[:0])
+	default:
+		clear(items)
+		clear(b.spares)
+		b.spares = append(b.spares[:0], items[:0])
 	}
-	b.out, b.outGap, b.next = b.in, b.inGap, 0
-	b.in, b.inGap, b.bytes = empty, nil, 0
-	return len(b.out) > 0
+}
+
+func (b *backlog) takeSpareLocked() (spare []wire.Notification) {
+	if last := len(b.spares) - 1; last >= 0 {
+		spare, b.spares = b.spares[last], b.spares[:last]
+	}
+	return spare
+}
+
+// pending returns how many notifications and gaps there are to take.
+func (b *backlog) pending() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := len(b.now.items) - b.next + b.count
+	if b.now.gap != nil {
+		n++
+	}
+	for i := range b.waiting {
+		if b.waiting[i].gap != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // more passes the wake-up on if something is left.
 func (b *backlog) more() {
 	b.mu.Lock()
-	left := b.next < len(b.out) || b.outGap != nil || len(b.in) > 0 || b.inGap != nil
+	left := b.next < len(b.now.items) || b.now.gap != nil || len(b.waiting) > 0
 	b.mu.Unlock()
 	if left {
 		b.signal()
 	}
 }
 
-// drop forgets the notifications of the given channels, of all when there are
-// none.
+// reset forgets everything and lets another lease take what comes.
+func (b *backlog) reset(lease uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.owner = lease
+	b.now, b.next, b.waiting, b.count, b.bytes, b.spares = batch{}, 0, nil, 0, 0, nil
+}
+
+// drop forgets the notifications of the given channels.
 func (b *backlog) drop(channels []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(channels) == 0 {
-		b.in, b.inGap, b.bytes, b.out, b.outGap, b.next = nil, nil, 0, nil, nil, 0
-		return
+	left := append([]batch{{items: b.now.items[b.next:], gap: b.now.gap}}, b.waiting...)
+	b.now, b.next, b.waiting, b.count, b.bytes = batch{}, 0, nil, 0, 0
+	for _, one := range left {
+		one.items = slices.DeleteFunc(one.items, func(n wire.Notification) bool {
+			return slices.Contains(channels, n.Channel)
+		})
+		b.keepLocked(one)
 	}
-	gone := func(n wire.Notification) bool { return slices.Contains(channels, n.Channel) }
-	b.out = slices.DeleteFunc(b.out[b.next:], gone)
-	b.next = 0
-	b.in = slices.DeleteFunc(b.in, gone)
-	b.bytes = 0
-	for i := range b.in {
-		b.bytes += len(b.in[i].Payload)
+}
+
+// keepLocked puts a batch back; the gap of an empty one goes to the one before.
+func (b *backlog) keepLocked(one batch) {
+	last := len(b.waiting) - 1
+	switch {
+	case len(one.items) > 0:
+		b.waiting = append(b.waiting, one)
+		b.count += len(one.items)
+		b.bytes += payloadBytes(one.items)
+	case last < 0:
+		b.now.gap = b.now.gap.and(one.gap)
+	default:
+		b.waiting[last].gap = b.waiting[last].gap.and(one.gap)
 	}
+}
+
+// and returns the gap that g and a later one make together.
+func (g *Gap) and(later *Gap) *Gap {
+	if g == nil || later == nil {
+		return cmp.Or(g, later)
+	}
+	g.Dropped += later.Dropped
+	g.To = later.To
+	return g
 }

@@ -99,12 +99,12 @@ func (c *Config) Clone() *Config {
 }
 
 // String names the server, the user and the database, and nothing secret.
-func (c *Config) String() string {
+func (c Config) String() string {
 	return fmt.Sprintf("%s user=%s dbname=%s", transport.Endpoints(&c.Config)[0], c.User, c.Database)
 }
 
 // GoString is String: %#v shows no password either.
-func (c *Config) GoString() string { return c.String() }
+func (c Config) GoString() string { return c.String() }
 
 // A Connector opens sessions of one Config, for [sql.OpenDB]. It is immutable
 // and safe for concurrent use.

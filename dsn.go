@@ -29,6 +29,9 @@ import (
 //
 // No error holds a value of the DSN that could be a password.
 func ParseConfig(dsn string) (*Config, error) {
+	if isTorn(dsn) {
+		return nil, errURL
+	}
 	parsed, err := pq.NewConfig(dsn)
 	if err != nil {
 		return nil, dsnError(dsn, err)
@@ -169,13 +172,30 @@ func dsnError(dsn string, err error) error {
 	case strings.Contains(text, `"pqgo-`):
 		return errTLSConfig
 	case isURL && isURLError(err):
-		return errors.New("pgnotify: the DSN is not a valid URL; characters such as # / ? % @ : in a user name or password must be percent-encoded")
+		return errURL
 	case strings.HasPrefix(text, `missing "=" after`):
 		return errors.New(`pgnotify: the DSN has a word without "="; values with spaces need single quotes, and inside them ' and \ need a backslash before them`)
 	case strings.HasPrefix(text, "pq: "):
 		return fmt.Errorf("pgnotify: %w", err)
 	}
 	return fmt.Errorf("pgnotify: DSN: %w", err)
+}
+
+// errURL is about a URL that cannot be read, or that would be misread.
+var errURL = errors.New("pgnotify: the DSN is not a valid URL; characters such as # / ? % @ : in a user name or password must be percent-encoded, and the ports of several hosts go into one port=…,… behind the question mark")
+
+// isTorn reports whether dsn seems to be a URL that a character of its password
+// tears apart: then it is valid, but "user:12/34@host" names a host "user" and a
+// database "34@host", and errors would show them.
+func isTorn(dsn string) bool {
+	u, err := url.Parse(dsn)
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return false
+	}
+	if u.Fragment != "" || u.User != nil || u.Port() == "" {
+		return u.Fragment != ""
+	}
+	return strings.Contains(u.EscapedPath(), "@") || u.Path == "" && strings.Contains(u.RawQuery, "@")
 }
 
 func isURLError(err error) bool {

@@ -59,7 +59,20 @@ func (h *handlers[F]) snapshot() []*F {
 
 func (h *handlers[F]) empty() bool { return len(h.snapshot()) == 0 }
 
-func (h *handlers[F]) clear() { h.list.Store(nil) }
+func (h *handlers[F]) clear() {
+	h.change(func([]*F) []*F { return nil })
+}
+
+// addHandler adds f unless the handle's lease has ended, which it cannot do
+// meanwhile: the next borrower must not find it.
+func addHandler[F any](c *Conn, h *handlers[F], f F) (remove func()) {
+	c.s.leaseMu.Lock()
+	defer c.s.leaseMu.Unlock()
+	if !c.s.hasLease(c.lease) {
+		return func() {}
+	}
+	return h.add(f)
+}
 
 // enqueue queues an event for the handlers. While a request is under way the
 // reader may wait for them, as it would for rows: nothing else comes meanwhile.
@@ -103,12 +116,11 @@ func (s *session) protect(f func()) {
 }
 
 // Notifications implements wire.Events.
-func (s *session) Notifications(batch []wire.Notification) {
-	s.backlog.put(batch)
-	if s.config.OnNotification == nil && s.notificationHandlers.empty() {
-		return
+func (s *session) Notifications(items []wire.Notification) (spare []wire.Notification) {
+	if s.config.OnNotification != nil || !s.notificationHandlers.empty() {
+		for _, n := range items {
+			s.enqueue(event{notification: Notification(n)})
+		}
 	}
-	for _, n := range batch {
-		s.enqueue(event{notification: Notification(n)})
-	}
+	return s.backlog.put(items)
 }

@@ -111,10 +111,7 @@ type NoticeConn interface {
 
 // AddNoticeHandler implements [NoticeConn].
 func (c *Conn) AddNoticeHandler(f func(*Notice)) (remove func()) {
-	if c.checkLease() != nil {
-		return func() {}
-	}
-	return c.s.noticeHandlers.add(f)
+	return addHandler(c, &c.s.noticeHandlers, f)
 }
 
 // Notice implements wire.Events.

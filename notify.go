@@ -126,7 +126,11 @@ func (c *Conn) Unlisten(ctx context.Context, channels ...string) error {
 	if err := c.run(ctx, sql.String()); err != nil {
 		return fmt.Errorf("pgnotify: unlisten %q: %w", channels, err)
 	}
-	if c.s.wire.Status() == 'I' { // in a transaction it may yet be rolled back
+	switch {
+	case c.s.wire.Status() != 'I': // in a transaction it may yet be rolled back
+	case len(channels) == 0:
+		c.s.backlog.reset(c.s.lease.Load())
+	default:
 		c.s.backlog.drop(channels)
 	}
 	return nil
@@ -144,10 +148,7 @@ func (c *Conn) run(ctx context.Context, sql string) (err error) {
 
 // AddNotificationHandler implements [NotificationConn].
 func (c *Conn) AddNotificationHandler(f func(Notification)) (remove func()) {
-	if c.checkLease() != nil {
-		return func() {}
-	}
-	return c.s.notificationHandlers.add(f)
+	return addHandler(c, &c.s.notificationHandlers, f)
 }
 
 // WaitForNotification implements [NotificationConn].
@@ -169,66 +170,82 @@ func (c *Conn) Notifications(ctx context.Context, opts ...IterOption) iter.Seq2[
 }
 
 func (c *Conn) iterate(ctx context.Context, o iterOptions, yield func(Notification, error) bool) {
-	expired, stop := c.expiry(ctx, o.timeout)
+	next, stop := c.receiver(ctx, o.timeout)
 	defer stop()
+	lease := c.leaseNow()
 	for o.limit != 0 {
-		err := ctx.Err()
 		var n Notification
-		if err == nil {
-			var ok bool
-			if n, ok, err = c.receive(ctx, expired); !ok && err == nil {
-				return
-			}
+		ok, err := false, ctx.Err()
+		if o.timeout < 0 && err == nil {
+			n, ok, err = c.s.backlog.take(lease) // the shortest way, while there is something
 		}
-		if !yield(n, err) {
+		if !ok && err == nil {
+			n, ok, err = next()
+		}
+		if !ok && err == nil || !yield(n, err) {
 			return
 		}
-		if _, gap := err.(*GapError); err != nil && !gap {
-			return
-		}
-		if err == nil {
+		if ok {
 			o.limit--
+		} else if _, gap := err.(*GapError); !gap {
+			return
 		}
 	}
 }
 
-// alreadyExpired is the channel of a timeout of 0.
-var alreadyExpired = func() <-chan time.Time {
-	c := make(chan time.Time)
-	close(c)
-	return c
-}()
-
-// expiry returns a channel that ends the iteration. For a timeout of 0 it first
-// makes sure that what has arrived has been read.
-func (c *Conn) expiry(ctx context.Context, timeout time.Duration) (expired <-chan time.Time, stop func()) {
+// receiver returns what an iteration takes its notifications from: receive,
+// which reports false when the timeout has passed, also where more is there.
+func (c *Conn) receiver(ctx context.Context, timeout time.Duration) (next func() (Notification, bool, error), stop func()) {
 	switch {
 	case timeout < 0:
-		return nil, func() {}
+		return func() (Notification, bool, error) { return c.receive(ctx, nil) }, func() {}
 	case timeout == 0:
-		c.s.activate()
-		c.s.wire.Poll(ctx)
-		return alreadyExpired, func() {}
+		return c.poll(ctx), func() {}
 	}
 	timer := time.NewTimer(timeout)
-	return timer.C, func() { timer.Stop() }
+	return func() (n Notification, ok bool, err error) {
+		select {
+		case <-timer.C:
+			return n, false, nil
+		default:
+			return c.receive(ctx, timer.C)
+		}
+	}, func() { timer.Stop() }
+}
+
+// poll reads what has arrived and returns a function that gives that, and not
+// what comes meanwhile.
+func (c *Conn) poll(ctx context.Context) func() (Notification, bool, error) {
+	arrived := 0
+	if c.checkLease() == nil {
+		c.s.activate()
+		c.s.wire.Poll(ctx)
+		arrived = c.s.backlog.pending()
+	}
+	return func() (n Notification, ok bool, err error) {
+		loss := c.s.wire.Loss()
+		if arrived == 0 && loss == nil {
+			return n, false, c.checkLease()
+		}
+		arrived--
+		if n, ok, err = c.take(ctx); !ok && err == nil && loss != nil {
+			err = newDisconnectError(loss)
+		}
+		return n, ok, err
+	}
 }
 
 // receive returns the next notification. It waits until there is one, or an
 // error, or the time has expired: then ok is false and err is nil.
 func (c *Conn) receive(ctx context.Context, expired <-chan time.Time) (n Notification, ok bool, err error) {
-	if err := c.checkLease(); err != nil {
-		return n, false, err
-	}
-	b := &c.s.backlog
-	if n, ok, err = b.take(); ok || err != nil {
+	if n, ok, err = c.take(ctx); ok || err != nil {
 		return n, ok, err
 	}
 	c.s.activate()
 	over := c.s.leaseOver(c.lease)
 	for {
 		select {
-		case <-b.wake:
+		case <-c.s.backlog.wake:
 		case <-expired:
 			return n, false, nil
 		case <-ctx.Done():
@@ -236,16 +253,36 @@ func (c *Conn) receive(ctx context.Context, expired <-chan time.Time) (n Notific
 		case <-over:
 			return n, false, c.checkLease()
 		case <-c.s.wire.Lost():
-			if n, ok, err = b.take(); !ok && err == nil {
+			if n, ok, err = c.take(ctx); !ok && err == nil {
 				err = newDisconnectError(c.s.wire.Loss())
 			}
 			return n, ok, err
 		}
-		if n, ok, err = b.take(); ok || err != nil {
-			b.more()
+		if n, ok, err = c.take(ctx); ok || err != nil {
+			c.s.backlog.more()
 			return n, ok, err
 		}
 	}
+}
+
+// take returns the next notification if there is one, and neither ctx nor the
+// lease has ended.
+func (c *Conn) take(ctx context.Context) (n Notification, ok bool, err error) {
+	if err = ctx.Err(); err != nil {
+		return n, false, err
+	}
+	if n, ok, err = c.s.backlog.take(c.leaseNow()); !ok && err == nil {
+		err = c.checkLease()
+	}
+	return n, ok, err
+}
+
+// leaseNow returns the handle's lease, with which it takes from the backlog.
+func (c *Conn) leaseNow() uint64 {
+	if c.lease != 0 {
+		return c.lease
+	}
+	return c.s.lease.Load()
 }
 
 // checkChannel reports names that PostgreSQL would refuse or cut.
@@ -254,9 +291,9 @@ func checkChannel(name string) error {
 	case name == "":
 		return fmt.Errorf("%w: it is empty", ErrChannelName)
 	case len(name) > MaxChannelName:
-		return fmt.Errorf("%w: %q has %d bytes, at most %d are possible", ErrChannelName, name, len(name), MaxChannelName)
+		return fmt.Errorf("%w: %.80q has %d bytes, at most %d are possible", ErrChannelName, name, len(name), MaxChannelName)
 	case strings.IndexByte(name, 0) >= 0:
-		return fmt.Errorf("%w: %q has a NUL byte", ErrChannelName, name)
+		return fmt.Errorf("%w: %.80q has a NUL byte", ErrChannelName, name)
 	}
 	return nil
 }

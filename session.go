@@ -73,6 +73,7 @@ func (s *session) beginLease() {
 	defer s.leaseMu.Unlock()
 	if !s.closed && s.lease.Load() == 0 {
 		s.leases++
+		s.backlog.reset(s.leases)
 		s.lease.Store(s.leases)
 	}
 }
@@ -92,14 +93,13 @@ func (s *session) endLease(closed bool) {
 	}
 	s.noticeHandlers.clear()
 	s.notificationHandlers.clear()
-	s.backlog.drop(nil)
+	s.backlog.reset(0)
 }
 
 // checkLease returns why a handle of the given lease fails, nil while it works;
 // lease 0 is that of whoever has the session.
 func (s *session) checkLease(lease uint64) error {
-	now := s.lease.Load()
-	if now != 0 && (lease == 0 || lease == now) {
+	if s.hasLease(lease) {
 		return nil
 	}
 	s.leaseMu.Lock()
@@ -110,11 +110,16 @@ func (s *session) checkLease(lease uint64) error {
 	return ErrReleased
 }
 
+func (s *session) hasLease(lease uint64) bool {
+	now := s.lease.Load()
+	return now != 0 && (lease == 0 || lease == now)
+}
+
 // leaseOver returns a channel that is closed when the given lease has ended.
 func (s *session) leaseOver(lease uint64) <-chan struct{} {
 	s.leaseMu.Lock()
 	defer s.leaseMu.Unlock()
-	if now := s.lease.Load(); now == 0 || lease != 0 && lease != now {
+	if !s.hasLease(lease) {
 		over := make(chan struct{})
 		close(over)
 		return over
@@ -140,9 +145,12 @@ func (s *session) returned() bool {
 // close ends the session. A clean one says goodbye to the server.
 func (s *session) close() {
 	s.endLease(true)
-	if s.turn.TryTake() && s.wire.Clean() {
-		_ = s.wire.SetWriteDeadline(farewellDeadline())
-		_ = s.pq.Close()
+	if s.turn.TryTake() {
+		defer s.turn.Release() // for those who wait for it, and find the session lost
+		if s.wire.Clean() {
+			_ = s.wire.SetWriteDeadline(farewellDeadline())
+			_ = s.pq.Close()
+		}
 	}
 	_ = s.wire.Close()
 	s.events.Close()

@@ -1,0 +1,180 @@
+package pgnotify_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/pgnotify/pgnotify"
+)
+
+// BenchmarkReceive is the cost of a notification of 10 bytes, from the socket to
+// the program, when they come as fast as they can. cpu-ns/op is processor time
+// of this process, all goroutines; dropped/op counts what the bounded backlog
+// did not keep.
+func BenchmarkReceive(b *testing.B) {
+	b.Run("pgnotify", func(b *testing.B) {
+		s := take(b, open(b, startFirehose(b)))
+		receive(b, func() (dropped uint64) { return receivePgnotify(b, s.pc) })
+	})
+	b.Run("libpq", func(b *testing.B) {
+		connected := make(chan struct{}, 1) // what comes before that, lib/pq drops
+		l := pq.NewListener(startFirehose(b), time.Second, time.Second, func(e pq.ListenerEventType, _ error) {
+			if e == pq.ListenerEventConnected {
+				connected <- struct{}{}
+			}
+		})
+		defer l.Close()
+		<-connected
+		receive(b, func() uint64 { return receiveLibpq(b, l) })
+	})
+}
+
+func receive(b *testing.B, f func() (dropped uint64)) {
+	b.ReportAllocs()
+	b.ResetTimer()
+	before := cpuTime()
+	dropped := f()
+	b.ReportMetric(float64(cpuTime()-before)/float64(b.N), "cpu-ns/op")
+	b.ReportMetric(float64(dropped)/float64(b.N), "dropped/op")
+}
+
+func receivePgnotify(b *testing.B, pc *pgnotify.Conn) (dropped uint64) {
+	ctx := context.Background()
+	if err := pc.Listen(ctx, fmt.Sprintf("fire_%d", b.N)); err != nil {
+		b.Fatal(err)
+	}
+	left := b.N
+	for n, err := range pc.Notifications(ctx) {
+		if gap, ok := err.(*pgnotify.GapError); ok {
+			left -= int(gap.Gap.Dropped)
+			dropped += gap.Gap.Dropped
+		} else if err != nil || len(n.Payload) != len(firehosePayload) {
+			b.Fatal(n, err)
+		} else {
+			left--
+		}
+		if left == 0 {
+			break
+		}
+	}
+	return dropped
+}
+
+func receiveLibpq(b *testing.B, l *pq.Listener) (dropped uint64) {
+	if err := l.Listen(fmt.Sprintf("fire_%d", b.N)); err != nil {
+		b.Fatal(err)
+	}
+	for left := b.N; left > 0; {
+		if n := <-l.Notify; n != nil {
+			if len(n.Extra) != len(firehosePayload) {
+				b.Fatal(n)
+			}
+			left--
+		}
+	}
+	return 0
+}
+
+// BenchmarkQueryBesideLibpq runs the same work through pgnotify and through
+// lib/pq, in turn, and reports the medians' ratio of processor time: below 1
+// pgnotify is the cheaper. Times and allocations are pgnotify's.
+func BenchmarkQueryBesideLibpq(b *testing.B) {
+	ours, theirs := open(b, dsn(b)), openLibpq(b)
+	cancellable, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for _, work := range []struct {
+		name   string
+		rounds int
+		f      func(b testing.TB, db *sql.DB)
+	}{
+		{"point", 500, func(b testing.TB, db *sql.DB) { scanOne(b, context.Background(), db, "select 1") }},
+		{"pointCancellable", 500, func(b testing.TB, db *sql.DB) { scanOne(b, cancellable, db, "select 1") }},
+		{"argument", 300, func(b testing.TB, db *sql.DB) { scanOne(b, context.Background(), db, "select $1::int", 1) }},
+		{"rows300k", 1, func(b testing.TB, db *sql.DB) {
+			scanAll(b, db, "select i, 'text of row ' || i from generate_series(1, 300000) i")
+		}},
+		{"values1MB", 4, func(b testing.TB, db *sql.DB) {
+			scanAll(b, db, "select i, repeat('x', 1000000) from generate_series(1, 10) i")
+		}},
+	} {
+		b.Run(work.name, func(b *testing.B) {
+			round := func(db *sql.DB) (cpu time.Duration, mallocs uint64) {
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				start := cpuTime()
+				for range work.rounds {
+					work.f(b, db)
+				}
+				cpu = cpuTime() - start
+				runtime.ReadMemStats(&after)
+				return cpu, after.Mallocs - before.Mallocs
+			}
+			round(ours) // warm up
+			round(theirs)
+			b.ResetTimer()
+			var cpu, peer []time.Duration
+			var mallocs, peerMallocs uint64
+			for range b.N {
+				d, m := round(theirs)
+				peer, peerMallocs = append(peer, d), m
+				d, m = round(ours)
+				cpu, mallocs = append(cpu, d), m
+			}
+			per := float64(work.rounds)
+			b.ReportMetric(float64(median(cpu))/per, "cpu-ns/op")
+			b.ReportMetric(float64(median(peer))/per, "libpq-cpu-ns/op")
+			b.ReportMetric(float64(median(cpu))/float64(median(peer)), "cpu-ratio")
+			b.ReportMetric(float64(mallocs)/per, "mallocs/op")
+			b.ReportMetric(float64(peerMallocs)/per, "libpq-mallocs/op")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+func openLibpq(b testing.TB) *sql.DB {
+	db, err := sql.Open("postgres", dsn(b)+" application_name="+appName)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { db.Close() })
+	return db
+}
+
+func median(d []time.Duration) time.Duration {
+	d = slices.Sorted(slices.Values(d))
+	return d[len(d)/2]
+}
+
+func scanOne(b testing.TB, ctx context.Context, db *sql.DB, query string, args ...any) {
+	var v int
+	if err := db.QueryRowContext(ctx, query, args...).Scan(&v); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func scanAll(b testing.TB, db *sql.DB, query string) {
+	rows, err := db.Query(query)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer rows.Close()
+	var (
+		i    int
+		text sql.RawBytes
+	)
+	for rows.Next() {
+		if err := rows.Scan(&i, &text); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		b.Fatal(err)
+	}
+}

@@ -1,0 +1,28 @@
+package transport
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// setUserTimeout sets TCP_USER_TIMEOUT (tcp(7)), which counts in milliseconds.
+// A fraction is rounded up, for zero would mean the kernel's default, and what
+// is beyond an int32, 24 days, is cut down to it.
+func setUserTimeout(raw syscall.RawConn, d time.Duration) error {
+	ms := int(min((d-1)/time.Millisecond+1, math.MaxInt32))
+	var err error
+	if ctlErr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, ms)
+	}); ctlErr != nil {
+		err = ctlErr
+	}
+	if err != nil {
+		return fmt.Errorf("set tcp_user_timeout to %v: %w", d, os.NewSyscallError("setsockopt", err))
+	}
+	return nil
+}
