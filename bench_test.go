@@ -3,6 +3,7 @@ package pgnotify_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"fmt"
 	"runtime"
 	"slices"
@@ -177,4 +178,49 @@ func scanAll(b testing.TB, db *sql.DB, query string) {
 	if err := rows.Err(); err != nil {
 		b.Fatal(err)
 	}
+}
+
+// BenchmarkIdleSession is the heap that an idle, passive session holds, beside
+// lib/pq's.
+func BenchmarkIdleSession(b *testing.B) {
+	const sessions = 500
+	dsn := startFirehose(b)
+	libpq, err := pq.NewConnector(dsn)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ours := connector(b, dsn)
+	for range b.N {
+		theirs := heapOf(b, sessions, libpq)
+		held := heapOf(b, sessions, ours)
+		b.ReportMetric(held, "B/session")
+		b.ReportMetric(theirs, "libpq-B/session")
+		b.ReportMetric(held-theirs, "B-more/session")
+	}
+}
+
+// heapOf opens n sessions and returns the bytes of heap that each holds.
+func heapOf(b *testing.B, n int, c driver.Connector) float64 {
+	conns := make([]driver.Conn, n)
+	before := heapInUse()
+	for i := range conns {
+		conn, err := c.Connect(context.Background())
+		if err != nil {
+			b.Fatal(err)
+		}
+		conns[i] = conn
+	}
+	held := heapInUse() - before
+	for _, conn := range conns {
+		conn.Close()
+	}
+	return float64(held) / float64(n)
+}
+
+func heapInUse() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

@@ -114,6 +114,9 @@ func (c *Conn) IsValid() bool { return c.s.returned() }
 // ResetSession implements [driver.SessionResetter]. database/sql calls it
 // before it gives the session to the next borrower.
 func (c *Conn) ResetSession(context.Context) error {
+	if c.s.lease.Load() != 0 && !c.s.returned() { // a wrapper hides IsValid
+		return driver.ErrBadConn
+	}
 	if loss := c.s.wire.Loss(); loss != nil || !c.s.wire.Clean() {
 		return driver.ErrBadConn
 	}

@@ -149,16 +149,18 @@ func (a *attempt) start(ctx context.Context, route transport.Route) (*session, *
 	conn, err := a.startLibpq(s)
 	if !stop() {
 		err = ctx.Err()
-	}
-	if err != nil {
+	} else if err != nil {
 		err = s.startError(err)
+	}
+	defer s.turn.Release()
+	s.startupOver()
+	if err != nil {
 		_ = s.wire.Close()
-		s.events.Close()
+		s.endLease(true)
 		return nil, link, err
 	}
 	s.pq = conn.(libpqConn)
-	s.events.Resume()
-	s.events.Flush(0, handlerPatience)
+	s.flush(0)
 	return s, link, nil
 }
 

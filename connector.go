@@ -106,6 +106,9 @@ func (c Config) String() string {
 // GoString is String: %#v shows no password either.
 func (c Config) GoString() string { return c.String() }
 
+// LogValue implements [slog.LogValuer] by String.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
 // A Connector opens sessions of one Config, for [sql.OpenDB]. It is immutable
 // and safe for concurrent use.
 type Connector struct {
@@ -150,6 +153,12 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	return &s.self, nil
 }
+
+// String is that of the Config: nothing secret.
+func (c Connector) String() string { return c.config.String() }
+
+// GoString is String.
+func (c Connector) GoString() string { return c.String() }
 
 // Driver implements [driver.Connector].
 func (c *Connector) Driver() driver.Driver { return &Driver{} }

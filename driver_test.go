@@ -156,8 +156,11 @@ host all t_scram all scram-sha-256
 host all t_password all password
 host all t_trust all trust
 hostssl all t_cert all cert
+host all t_cert all reject
 hostssl all t_hostssl all trust
+host all t_hostssl all reject
 hostnossl all t_hostnossl all trust
+host all t_hostnossl all reject
 host all t_reject all reject
 local all all trust
 `
@@ -370,6 +373,18 @@ func testContext(t testing.TB) context.Context {
 // open returns a pool, closed when the test ends. Options change its Config.
 func open(t testing.TB, dsn string, options ...func(*pgnotify.Config)) *sql.DB {
 	t.Helper()
+	db := sql.OpenDB(connector(t, dsn, options...))
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Errorf("closing the pool: %v", err)
+		}
+	})
+	return db
+}
+
+// connector returns a connector whose sessions bear the name of this run.
+func connector(t testing.TB, dsn string, options ...func(*pgnotify.Config)) *pgnotify.Connector {
+	t.Helper()
 	config, err := pgnotify.ParseConfig(dsn)
 	if err != nil {
 		t.Fatal(err)
@@ -382,13 +397,7 @@ func open(t testing.TB, dsn string, options ...func(*pgnotify.Config)) *sql.DB {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db := sql.OpenDB(connector)
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Errorf("closing the pool: %v", err)
-		}
-	})
-	return db
+	return connector
 }
 
 // A session is a connection taken from the pool, with its handle.

@@ -40,6 +40,9 @@ func ParseConfig(dsn string) (*Config, error) {
 	if err := config.checkSSLMode(dsn); err != nil {
 		return nil, err
 	}
+	if config.Hostaddr.IsValid() && config.Host == "localhost" && !hostGiven(dsn) {
+		config.Host = "" // lib/pq's default would be the name to verify under TLS
+	}
 	for name, set := range parameters {
 		value, ok := config.Runtime[name]
 		if !ok {
@@ -148,6 +151,20 @@ func (c *Config) checkSSLMode(dsn string) error {
 
 func isUnixHost(host string) bool {
 	return filepath.IsAbs(host) || strings.HasPrefix(host, "@")
+}
+
+// hostGiven reports whether the DSN, the environment or the service file names a
+// host beside hostaddr: whether lib/pq's answer depends on what stands before.
+func hostGiven(dsn string) bool {
+	const other = "not-given.invalid"
+	if os.Getenv("PGHOST") != "" {
+		return true
+	}
+	if u, err := url.Parse(dsn); err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql") {
+		return u.Host != "" || u.Query().Get("host") != ""
+	}
+	config, err := pq.NewConfig("host=" + other + " " + dsn)
+	return err == nil && config.Host != other
 }
 
 // withHost returns dsn with another, single host.

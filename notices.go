@@ -5,8 +5,6 @@ import (
 	"strings"
 
 	"github.com/lib/pq/pqerror"
-
-	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
 // A Notice is a message that the server sends beside the result of a statement:
@@ -111,13 +109,5 @@ type NoticeConn interface {
 
 // AddNoticeHandler implements [NoticeConn].
 func (c *Conn) AddNoticeHandler(f func(*Notice)) (remove func()) {
-	return addHandler(c, &c.s.noticeHandlers, f)
-}
-
-// Notice implements wire.Events.
-func (s *session) Notice(r *wire.Response) {
-	if s.config.OnNotice == nil && s.noticeHandlers.empty() {
-		return
-	}
-	s.enqueue(event{notice: (*Notice)(r)})
+	return addHandler(c, func(h *hearing) *handlers[func(*Notice)] { return &h.notices }, f)
 }

@@ -398,11 +398,11 @@ func TestNoticesAtEveryLevel(t *testing.T) {
 	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
 		table := uniqueName("m9")
 		mustExec(t, s, "create temp table "+table+" (a int)")
-		mustExec(t, s, `create function pg_temp.say() returns trigger language plpgsql as $$ begin
+		mustExec(t, s, `create or replace function pg_temp.say() returns trigger language plpgsql as $$ begin
 			raise debug 'debug'; raise log 'log'; raise info 'info'; raise notice 'notice'; raise warning 'warning';
 			return new; end $$`)
 		mustExec(t, s, "create trigger say before insert on "+table+" for each row execute function pg_temp.say()")
-		mustExec(t, s, `create function pg_temp.speak(i int) returns int language plpgsql as $$ begin
+		mustExec(t, s, `create or replace function pg_temp.speak(i int) returns int language plpgsql as $$ begin
 			raise notice 'row %', i; return i; end $$`)
 		wanted := map[string][]string{
 			"debug5": {"debug", "log", "info", "notice", "warning"}, "debug1": {"debug", "log", "info", "notice", "warning"},

@@ -129,9 +129,9 @@ func (c *Conn) Unlisten(ctx context.Context, channels ...string) error {
 	switch {
 	case c.s.wire.Status() != 'I': // in a transaction it may yet be rolled back
 	case len(channels) == 0:
-		c.s.backlog.reset(c.s.lease.Load())
+		c.s.hear().backlog.reset(c.s.lease.Load())
 	default:
-		c.s.backlog.drop(channels)
+		c.s.hear().backlog.drop(channels)
 	}
 	return nil
 }
@@ -148,7 +148,7 @@ func (c *Conn) run(ctx context.Context, sql string) (err error) {
 
 // AddNotificationHandler implements [NotificationConn].
 func (c *Conn) AddNotificationHandler(f func(Notification)) (remove func()) {
-	return addHandler(c, &c.s.notificationHandlers, f)
+	return addHandler(c, func(h *hearing) *handlers[func(Notification)] { return &h.notifications }, f)
 }
 
 // WaitForNotification implements [NotificationConn].
@@ -172,12 +172,12 @@ func (c *Conn) Notifications(ctx context.Context, opts ...IterOption) iter.Seq2[
 func (c *Conn) iterate(ctx context.Context, o iterOptions, yield func(Notification, error) bool) {
 	next, stop := c.receiver(ctx, o.timeout)
 	defer stop()
-	lease := c.leaseNow()
+	lease, backlog := c.leaseNow(), &c.s.hear().backlog
 	for o.limit != 0 {
 		var n Notification
 		ok, err := false, ctx.Err()
 		if o.timeout < 0 && err == nil {
-			n, ok, err = c.s.backlog.take(lease) // the shortest way, while there is something
+			n, ok, err = backlog.take(lease) // the shortest way, while there is something
 		}
 		if !ok && err == nil {
 			n, ok, err = next()
@@ -220,7 +220,7 @@ func (c *Conn) poll(ctx context.Context) func() (Notification, bool, error) {
 	if c.checkLease() == nil {
 		c.s.activate()
 		c.s.wire.Poll(ctx)
-		arrived = c.s.backlog.pending()
+		arrived = c.s.hear().backlog.pending()
 	}
 	return func() (n Notification, ok bool, err error) {
 		loss := c.s.wire.Loss()
@@ -242,10 +242,10 @@ func (c *Conn) receive(ctx context.Context, expired <-chan time.Time) (n Notific
 		return n, ok, err
 	}
 	c.s.activate()
-	over := c.s.leaseOver(c.lease)
+	over, backlog := c.s.leaseOver(c.lease), &c.s.hear().backlog
 	for {
 		select {
-		case <-c.s.backlog.wake:
+		case <-backlog.wake:
 		case <-expired:
 			return n, false, nil
 		case <-ctx.Done():
@@ -259,7 +259,7 @@ func (c *Conn) receive(ctx context.Context, expired <-chan time.Time) (n Notific
 			return n, ok, err
 		}
 		if n, ok, err = c.take(ctx); ok || err != nil {
-			c.s.backlog.more()
+			backlog.more()
 			return n, ok, err
 		}
 	}
@@ -271,7 +271,7 @@ func (c *Conn) take(ctx context.Context) (n Notification, ok bool, err error) {
 	if err = ctx.Err(); err != nil {
 		return n, false, err
 	}
-	if n, ok, err = c.s.backlog.take(c.leaseNow()); !ok && err == nil {
+	if n, ok, err = c.s.hear().backlog.take(c.leaseNow()); !ok && err == nil {
 		err = c.checkLease()
 	}
 	return n, ok, err

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lib/pq"
-
 	"github.com/pgnotify/pgnotify"
 )
 
@@ -58,7 +56,7 @@ func TestHandlersGetWhatTheirOwnSessionSends(t *testing.T) {
 			remove := s.pc.AddNotificationHandler(func(pgnotify.Notification) { close(handled) })
 			defer remove()
 			mustExec(t, s, "notify "+channel+", '"+payload+"'")
-			<-handled // the handlers before it have run
+			recv(t, handled) // the handlers before it have run
 			return pgnotify.Notification{Channel: channel, Payload: payload, PID: pid}
 		}
 		n1 := send("1")
@@ -95,7 +93,7 @@ func TestHandlerThatPanics(t *testing.T) {
 			notify(t, db, channel, want+"'")
 			for _, payload := range []string{want, want + "'"} {
 				for _, handled := range []<-chan pgnotify.Notification{before, after} {
-					if n := <-handled; n.Payload != payload {
+					if n := recv(t, handled); n.Payload != payload {
 						t.Fatalf("a handler got %q, want %q", n.Payload, payload)
 					}
 				}
@@ -164,7 +162,7 @@ func TestHandlerThatRemovesItself(t *testing.T) {
 		notify(t, s, channel, "3")
 		for _, handled := range stay {
 			for _, want := range []string{"1", "2", "3"} {
-				if n := <-handled; n.Payload != want {
+				if n := recv(t, handled); n.Payload != want {
 					t.Fatalf("got %q, want %q", n.Payload, want)
 				}
 			}
@@ -206,7 +204,7 @@ func TestHandlersChangeTheListWhileItRuns(t *testing.T) {
 			handled := make(chan struct{})
 			last := s.pc.AddNotificationHandler(func(pgnotify.Notification) { close(handled) })
 			notify(t, s, channel, payload)
-			<-handled
+			recv(t, handled)
 			last()
 			s.settle(t)
 		}
@@ -215,296 +213,140 @@ func TestHandlersChangeTheListWhileItRuns(t *testing.T) {
 	})
 }
 
-// queriesInHandlers are what a handler may try on its own session.
-var queriesInHandlers = map[string]func(ctx context.Context, s *session) error{
-	"exec": func(ctx context.Context, s *session) error { _, err := s.ExecContext(ctx, "select 1"); return err },
-	"query": func(ctx context.Context, s *session) error {
+// A handlerQuery is something that a handler may try on its own session.
+type handlerQuery struct {
+	name string
+	run  func(ctx context.Context, s *session) error
+}
+
+var handlerQueries = []handlerQuery{
+	{"exec", func(ctx context.Context, s *session) error {
+		_, err := s.ExecContext(ctx, "select 1")
+		return err
+	}},
+	{"query", func(ctx context.Context, s *session) error {
 		var one int
 		err := s.QueryRowContext(ctx, "select $1::int", 1).Scan(&one)
 		if err == nil && one != 1 {
 			err = fmt.Errorf("got %d", one)
 		}
 		return err
-	},
-	"ping": func(ctx context.Context, s *session) error {
-		return s.Raw(func(dc any) error { return dc.(*pgnotify.Conn).Ping(ctx) })
-	},
-	"listen":   func(ctx context.Context, s *session) error { return s.pc.Listen(ctx, "n17") },
-	"unlisten": func(ctx context.Context, s *session) error { return s.pc.Unlisten(ctx, "n17") },
-	"notify":   func(ctx context.Context, s *session) error { return pgnotify.Notify(ctx, s, "n17_nobody", "") },
+	}},
+	{"ping", func(ctx context.Context, s *session) error { return s.PingContext(ctx) }},
+	{"listen", func(ctx context.Context, s *session) error { return s.pc.Listen(ctx, "n17") }},
+	{"unlisten", func(ctx context.Context, s *session) error { return s.pc.Unlisten(ctx, "n17") }},
+	{"notify", func(ctx context.Context, s *session) error { return pgnotify.Notify(ctx, s, "n17_nobody", "") }},
+}
+
+// wantFromHandler checks the outcome of each of the queries, which are those
+// that are allowed.
+func wantFromHandler(t *testing.T, outcomes <-chan error, when string, allowed ...error) {
+	t.Helper()
+	deadline := testContext(t)
+	for _, query := range handlerQueries {
+		select {
+		case err := <-outcomes:
+			if !slices.ContainsFunc(allowed, func(want error) bool { return errors.Is(err, want) }) {
+				t.Errorf("%s %s: got %v", query.name, when, err)
+			}
+		case <-deadline.Done():
+			t.Fatalf("%s %s: the handler hangs", query.name, when)
+		}
+	}
+}
+
+// runQueries is what the handlers do.
+func runQueries(ctx context.Context, s *session, outcomes chan<- error) {
+	for _, query := range handlerQueries {
+		outcomes <- query.run(ctx, s)
+	}
 }
 
 // N17
 func TestQueryFromANotificationHandler(t *testing.T) {
-	for name, query := range queriesInHandlers {
-		t.Run(name, func(t *testing.T) {
-			eachSession(t, func(t *testing.T, db *sql.DB, s *session) {
-				ctx, channel := testContext(t), uniqueName("n17")
-				s.listen(t, channel)
-				errs := make(chan error)
-				s.pc.AddNotificationHandler(func(n pgnotify.Notification) {
-					if n.Channel == channel {
-						errs <- query(ctx, s)
-					}
-				})
-				notify(t, db, channel, "idle")
-				if err := <-errs; err != nil {
-					t.Errorf("while the session is idle: %v", err)
-				}
-				sent := make(chan error)
-				go func() { sent <- pgnotify.Notify(ctx, s, channel, "own") }()
-				if err := <-errs; err != nil && !errors.Is(err, pgnotify.ErrBusy) {
-					t.Errorf("during a statement: %v", err)
-				}
-				if err := <-sent; err != nil {
-					t.Error(err)
-				}
-				s.settle(t)
-			})
+	eachSession(t, func(t *testing.T, db *sql.DB, s *session) {
+		ctx, channel := testContext(t), uniqueName("n17")
+		s.listen(t, channel)
+		outcomes := make(chan error, 2*len(handlerQueries))
+		s.pc.AddNotificationHandler(func(n pgnotify.Notification) {
+			if n.Channel == channel {
+				runQueries(ctx, s, outcomes)
+			}
 		})
-	}
+		notify(t, db, channel, "idle")
+		wantFromHandler(t, outcomes, "while the session is idle", nil)
+		notify(t, s, channel, "own")
+		wantFromHandler(t, outcomes, "during a statement", nil, pgnotify.ErrBusy)
+		s.settle(t)
+		wantPayloads(t, s.pending(t), "idle", "own")
+	})
 }
 
 // N17
 func TestQueryFromANoticeHandler(t *testing.T) {
-	for name, query := range queriesInHandlers {
-		t.Run(name, func(t *testing.T) {
-			eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
-				ctx := testContext(t)
-				errs := make(chan error, 1)
-				var once sync.Once
-				s.pc.AddNoticeHandler(func(*pgnotify.Notice) { once.Do(func() { errs <- query(ctx, s) }) })
-				mustExec(t, s, "do $$ begin raise notice 'n17'; end $$")
-				if err := <-errs; err != nil && !errors.Is(err, pgnotify.ErrBusy) {
-					t.Errorf("during a statement: %v", err)
-				}
-				s.settle(t)
-			})
-		})
-	}
+	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
+		ctx, outcomes := testContext(t), make(chan error, len(handlerQueries))
+		var once sync.Once
+		s.pc.AddNoticeHandler(func(*pgnotify.Notice) { once.Do(func() { runQueries(ctx, s, outcomes) }) })
+		mustExec(t, s, raise("notice", "n17"))
+		wantFromHandler(t, outcomes, "during a statement", nil, pgnotify.ErrBusy)
+		s.settle(t)
+	})
 }
 
 // N17
 func TestQueryFromAHandlerWhileRowsAreOpen(t *testing.T) {
-	for name, query := range queriesInHandlers {
-		t.Run(name, func(t *testing.T) {
-			eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
-				ctx := testContext(t)
-				errs := make(chan error)
-				var once sync.Once
-				s.pc.AddNoticeHandler(func(*pgnotify.Notice) { once.Do(func() { errs <- query(ctx, s) }) })
-				mustExec(t, s, "create or replace function pg_temp.note(i int) returns int language plpgsql as $$ begin raise notice '%', i; return i; end $$")
-				rows, err := s.QueryContext(ctx, "select pg_temp.note(i) from generate_series(1, 100) i")
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer rows.Close()
-				select {
-				case err := <-errs:
-					if !errors.Is(err, pgnotify.ErrBusy) {
-						t.Errorf("got %v, want ErrBusy", err)
-					}
-				case <-ctx.Done():
-					t.Fatal("the handler hangs while rows are open")
-				}
-				count := 0
-				for rows.Next() {
-					count++
-				}
-				if err := rows.Err(); err != nil || count != 100 {
-					t.Errorf("got %d rows, %v", count, err)
-				}
-			})
-		})
-	}
+	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
+		ctx, outcomes := testContext(t), make(chan error, len(handlerQueries))
+		var once sync.Once
+		s.pc.AddNoticeHandler(func(*pgnotify.Notice) { once.Do(func() { runQueries(ctx, s, outcomes) }) })
+		mustExec(t, s, "create or replace function pg_temp.note(i int) returns int language plpgsql as $$ begin raise notice '%', i; return i; end $$")
+		rows, err := s.QueryContext(ctx, "select pg_temp.note(i) from generate_series(1, 100) i")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rows.Close()
+		wantFromHandler(t, outcomes, "while rows are open", pgnotify.ErrBusy)
+		count := 0
+		for rows.Next() {
+			count++
+		}
+		if err := rows.Err(); err != nil || count != 100 {
+			t.Errorf("got %d rows, %v", count, err)
+		}
+	})
 }
 
 // A handler that blocks holds up a statement for a moment only, however much it
 // is behind.
 func TestHandlerThatBlocks(t *testing.T) {
-	eachLoggedSession(t, func(t *testing.T, db *sql.DB, s *session, log *lockedBuffer) {
-		const count = 6000
-		channel := uniqueName("blocks")
-		release, entered := make(chan struct{}), make(chan struct{}, 2*count)
-		s.pc.AddNotificationHandler(func(pgnotify.Notification) { entered <- struct{}{}; <-release })
-		s.listen(t, channel)
-		notify(t, db, channel, "0")
-		<-entered
-		start := time.Now()
-		mustExec(t, s, "select pg_notify($1, i::text) from generate_series(1, $2::int) i", channel, count)
-		if d := time.Since(start); d > 15*time.Second {
-			t.Errorf("the statement took %v", d)
-		}
-		if got := strings.Count(log.String(), `"level":"WARN"`); got != 1 {
-			t.Errorf("%d warnings were logged, want 1: %s", got, log)
-		}
-		for i := range count + 1 {
-			s.wantNext(t, fmt.Sprint(i))
-		}
-		close(release)
-		notify(t, s, channel, "after")
-		s.wantNext(t, "after")
-	})
-}
-
-// A trigger that makes the server say all that it may say beside an answer.
-const talkative = `
-	create temp table talkative (i int, text text);
-	create function pg_temp.talk() returns trigger language plpgsql as $$ begin
-		raise notice 'row %', new.i;
-		perform set_config('application_name', current_setting('pgnotify.name') || ' ' || new.i, false);
-		perform set_config('DateStyle', (array['ISO, MDY', 'ISO, DMY'])[1 + new.i % 2], false);
-		perform pg_notify(current_setting('pgnotify.channel'), 'row ' || new.i);
-		return new;
-	end $$;
-	create trigger talk before insert on talkative for each row execute procedure pg_temp.talk();`
-
-// N27
-func TestMessagesDuringOtherAnswers(t *testing.T) {
-	const rows = 300
-	for name, insert := range map[string]func(t *testing.T, tx *sql.Tx){
-		"COPY": func(t *testing.T, tx *sql.Tx) {
-			st, err := tx.Prepare(pq.CopyIn("talkative", "i", "text"))
-			if err != nil {
-				t.Fatal(err)
+	t.Parallel()
+	for _, m := range modes(t) {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			const count = 6000
+			log := new(lockedBuffer)
+			db := open(t, m.dsn, logTo(log))
+			s, channel := take(t, db), uniqueName("blocks")
+			release, entered := make(chan struct{}), make(chan struct{}, 2*count)
+			s.pc.AddNotificationHandler(func(pgnotify.Notification) { entered <- struct{}{}; <-release })
+			s.listen(t, channel)
+			notify(t, db, channel, "0")
+			recv(t, entered)
+			start := time.Now()
+			mustExec(t, s, "select pg_notify($1, i::text) from generate_series(1, $2::int) i", channel, count)
+			if d := time.Since(start); d > 15*time.Second {
+				t.Errorf("the statement took %v", d)
 			}
-			for i := range rows {
-				if _, err := st.Exec(i, strings.Repeat("x", 1000)); err != nil {
-					t.Fatal(err)
-				}
+			if got := strings.Count(log.String(), `"level":"WARN"`); got != 1 {
+				t.Errorf("%d warnings were logged, want 1: %s", got, log)
 			}
-			if _, err := st.Exec(); err != nil {
-				t.Fatal(err)
+			for i := range count + 1 {
+				s.wantNext(t, fmt.Sprint(i))
 			}
-			if err := st.Close(); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"rows": func(t *testing.T, tx *sql.Tx) {
-			wantRows(t, tx, rows, "insert into talkative select i, repeat('x', 10000) from generate_series(0, 299) i returning i, text")
-		},
-		"extended": func(t *testing.T, tx *sql.Tx) {
-			wantRows(t, tx, rows, "insert into talkative select i, $1 from generate_series(0, $2) i returning i, text", "text", rows-1)
-		},
-		"prepared": func(t *testing.T, tx *sql.Tx) {
-			st, err := tx.Prepare("insert into talkative values ($1, $2)")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer st.Close()
-			for i := range rows {
-				if _, err := st.Exec(i, "text"); err != nil {
-					t.Fatal(err)
-				}
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			eachSession(t, func(t *testing.T, db *sql.DB, s *session) {
-				channel := uniqueName("n27")
-				mustExec(t, s, talkative)
-				mustExec(t, s, fmt.Sprintf("set pgnotify.channel = '%s'; set pgnotify.name = '%s'", channel, appName))
-				var notices int
-				s.pc.AddNoticeHandler(func(n *pgnotify.Notice) {
-					if n.Message == fmt.Sprint("row ", notices) {
-						notices++
-					}
-				})
-				s.listen(t, channel)
-				flood := newFlood(t, db, channel)
-				for range 3 { // while others notify it
-					notices = 0
-					tx := mustBegin(t, s)
-					insert(t, tx)
-					mustCommit(t, tx)
-					if notices != rows {
-						t.Errorf("%d notices were handled in order when the statement returned, want %d", notices, rows)
-					}
-					if name, _ := s.pc.ParameterStatus("application_name"); name != fmt.Sprint(appName, " ", rows-1) {
-						t.Errorf("application_name is %q", name)
-					}
-					if style, _ := s.pc.ParameterStatus("DateStyle"); style != "ISO, DMY" {
-						t.Errorf("DateStyle is %q", style)
-					}
-				}
-				sent := flood.stop(t)
-				s.settle(t)
-				flooded, own := 0, 0
-				for _, p := range payloads(t, s, pgnotify.Timeout(0)) {
-					switch p {
-					case fmt.Sprint("flood ", flooded):
-						flooded++
-					case fmt.Sprint("row ", own%rows):
-						own++
-					default:
-						t.Fatalf("got %q after %d of the flood and %d own", p, flooded, own)
-					}
-				}
-				if flooded != sent || own != 3*rows {
-					t.Errorf("got %d notifications of %d, and %d own of %d", flooded, sent, own, 3*rows)
-				}
-			})
+			close(release)
+			notify(t, s, channel, "after")
+			s.wantNext(t, "after")
 		})
 	}
-}
-
-func wantRows(t *testing.T, tx *sql.Tx, want int, query string, args ...any) {
-	t.Helper()
-	rows, err := tx.Query(query, args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	count := 0
-	for ; rows.Next(); count++ {
-		var (
-			i    int
-			text string
-		)
-		if err := rows.Scan(&i, &text); err != nil || i != count {
-			t.Fatalf("row %d: got %d, %v", count, i, err)
-		}
-	}
-	if err := rows.Err(); err != nil || count != want {
-		t.Fatalf("got %d rows, %v; want %d", count, err, want)
-	}
-}
-
-// A flood of notifications from another session.
-type flood struct {
-	cancel context.CancelFunc
-	done   chan struct{}
-	sent   int
-	err    error
-}
-
-// newFlood returns when the flood has begun.
-func newFlood(t *testing.T, db *sql.DB, channel string) *flood {
-	t.Helper()
-	ctx, cancel := context.WithCancel(testContext(t))
-	f := &flood{cancel: cancel, done: make(chan struct{})}
-	begun := make(chan struct{})
-	go func() { // until stop, or the end of the test
-		defer close(f.done)
-		for ; ctx.Err() == nil && f.err == nil; f.sent++ {
-			f.err = pgnotify.Notify(context.Background(), db, channel, fmt.Sprint("flood ", f.sent))
-			if f.sent == 0 {
-				close(begun)
-			}
-		}
-	}()
-	t.Cleanup(func() { f.stop(t) })
-	<-begun
-	return f
-}
-
-// stop returns how many notifications were sent.
-func (f *flood) stop(t *testing.T) int {
-	t.Helper()
-	f.cancel()
-	<-f.done
-	if f.err != nil {
-		t.Errorf("the flood: %v", f.err)
-	}
-	return f.sent
 }

@@ -172,7 +172,7 @@ func TestNextBorrowerHearsNothing(t *testing.T) {
 				notify(t, s, channel, "not taken")
 			})
 			for len(handled) > 0 {
-				<-handled
+				recv(t, handled)
 			}
 			second := p.wantFresh(t)
 			if second == first {
@@ -182,7 +182,7 @@ func TestNextBorrowerHearsNothing(t *testing.T) {
 				own := record(t, s)
 				s.listen(t, channel)
 				notify(t, p.other, channel, "for the next")
-				if n := <-own; n.Payload != "for the next" {
+				if n := recv(t, own); n.Payload != "for the next" {
 					t.Errorf("%s: got %+v", name, n)
 				}
 				wantPayloads(t, s.pending(t), "for the next")
@@ -224,7 +224,7 @@ func TestNextBorrowerHasNoForeignHandlers(t *testing.T) {
 			handled, channel := record(t, s), uniqueName("n28")
 			s.listen(t, channel)
 			notify(t, s, channel, "1")
-			if n := <-handled; n.Payload != "1" {
+			if n := recv(t, handled); n.Payload != "1" {
 				t.Errorf("got %+v", n)
 			}
 			if foreign != 1 || own != 2 {

@@ -24,8 +24,9 @@ type operation struct {
 	ctx    context.Context
 	stop   func() bool // detaches from ctx; nil where ctx cannot end
 	cancel *cancellation
-	mark   uint64 // events queued before the request
-	goesOn bool   // the answer outlives the call: rows, COPY
+	mark   uint64    // events queued before the request
+	goesOn bool      // the answer outlives the call: rows, COPY
+	copy   *copyStmt // the COPY under way, for database/sql only, which calls one method at a time
 }
 
 // begin takes the turn for a request. It fails, and nothing is sent, when ctx
@@ -47,7 +48,7 @@ func (s *session) begin(ctx context.Context) error {
 		s.turn.Release()
 		return err
 	}
-	s.op.ctx, s.op.mark, s.op.goesOn = ctx, s.events.Mark(), false
+	s.op.ctx, s.op.mark, s.op.goesOn = ctx, s.mark(), false
 	s.attach(ctx)
 	return nil
 }
@@ -77,7 +78,7 @@ func (s *session) end(err *error) {
 		*err = s.caught(p)
 	}
 	if s.op.goesOn && *err == nil {
-		s.events.Flush(s.op.mark, handlerPatience)
+		s.flush(s.op.mark)
 		s.turn.Hold()
 		return
 	}
@@ -96,13 +97,25 @@ func (s *session) caught(p any) error {
 
 func (s *session) finish(err *error) {
 	canceled := s.detach()
-	s.events.Flush(s.op.mark, handlerPatience)
+	s.flush(s.op.mark)
 	s.wire.CheckFatal()
 	if s.wire.Listened() {
 		s.wantActive.Store(true)
 	}
+	if *err != nil && s.gaveUp() {
+		s.wire.Abort(&libpqError{*err})
+	}
 	*err = s.translate(*err, canceled)
 	s.op.ctx = nil
+}
+
+// gaveUp reports whether lib/pq, which came back with an error, has left some of
+// the answer unread, because of a message that it did not expect.
+func (s *session) gaveUp() bool {
+	if s.op.goesOn || s.wire.Sent() == 0 || s.wire.Loss() != nil {
+		return false
+	}
+	return !s.pq.IsValid() || !s.wire.Clean()
 }
 
 // translate replaces lib/pq's error by the one that says what happened.

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/pgnotify/pgnotify/internal/dispatch"
 	"github.com/pgnotify/pgnotify/internal/transport"
 	"github.com/pgnotify/pgnotify/internal/turn"
 	"github.com/pgnotify/pgnotify/internal/wire"
@@ -36,11 +35,8 @@ type session struct {
 	turn turn.Turn
 	op   operation // of whoever has the turn
 
-	events               *dispatch.Queue[event]
-	noticeHandlers       handlers[func(*Notice)]
-	notificationHandlers handlers[func(Notification)]
-	backlog              backlog
-	wantActive           atomic.Bool // somebody waits for notifications
+	hearing    atomic.Pointer[hearing] // nil until it is needed
+	wantActive atomic.Bool             // somebody waits for notifications
 
 	lease atomic.Uint64 // number of the present borrower; 0 between two
 
@@ -51,10 +47,12 @@ type session struct {
 	over    chan struct{} // closed when the lease ends; nil until somebody waits
 }
 
+// newSession returns a session on which nothing has been said yet. Its turn is
+// taken, for the start-up: callbacks that use it meanwhile wait.
 func newSession(config *Config, link *transport.Conn) *session {
-	s := &session{config: config, link: link, backlog: newBacklog()}
+	s := &session{config: config, link: link}
 	s.self = Conn{s: s}
-	s.events = dispatch.New(maxEvents, s.handle)
+	s.turn.TryTake()
 	s.wire = wire.NewConn(link, s)
 	s.beginLease()
 	return s
@@ -73,8 +71,10 @@ func (s *session) beginLease() {
 	defer s.leaseMu.Unlock()
 	if !s.closed && s.lease.Load() == 0 {
 		s.leases++
-		s.backlog.reset(s.leases)
 		s.lease.Store(s.leases)
+		if h := s.hearing.Load(); h != nil {
+			h.reset(s.leases)
+		}
 	}
 }
 
@@ -91,9 +91,12 @@ func (s *session) endLease(closed bool) {
 		close(s.over)
 		s.over = nil
 	}
-	s.noticeHandlers.clear()
-	s.notificationHandlers.clear()
-	s.backlog.reset(0)
+	if h := s.hearing.Load(); h != nil {
+		h.reset(0)
+		if s.closed {
+			h.events.Close()
+		}
+	}
 }
 
 // checkLease returns why a handle of the given lease fails, nil while it works;
@@ -153,7 +156,6 @@ func (s *session) close() {
 		}
 	}
 	_ = s.wire.Close()
-	s.events.Close()
 }
 
 // activate has the wire read by a goroutine of its own, now or as soon as the

@@ -27,7 +27,8 @@ func newStmt(s *session, inner driver.Stmt) driver.Stmt {
 	}
 	s.detach() // each step has a context of its own
 	s.op.goesOn = true
-	return &copyStmt{s: s, inner: inner.(libpqCopy)}
+	s.op.copy = &copyStmt{s: s, inner: inner.(libpqCopy)}
+	return s.op.copy
 }
 
 // A stmt is a prepared statement.
@@ -148,6 +149,7 @@ func (st *copyStmt) endStep(err *error) {
 	}
 	st.s.finish(err)
 	if st.ended {
+		st.s.op.copy = nil
 		st.s.freeTurn()
 	}
 }
@@ -169,7 +171,13 @@ type tx struct {
 
 func (t *tx) Commit() error { return t.finish(t.inner.Commit) }
 
-func (t *tx) Rollback() error { return t.finish(t.inner.Rollback) }
+// Rollback ends a COPY that was given up, too.
+func (t *tx) Rollback() error {
+	if st := t.s.op.copy; st != nil {
+		_ = st.Close()
+	}
+	return t.finish(t.inner.Rollback)
+}
 
 func (t *tx) finish(f func() error) (err error) {
 	if err := t.s.begin(background); err != nil {

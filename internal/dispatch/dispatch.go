@@ -20,21 +20,21 @@ type Queue[E any] struct {
 	mu      sync.Mutex // guards the fields below
 	done    uint64     // events run so far
 	events  []E
-	paused  bool
 	running bool
 	closed  bool
+	stalled bool // somebody waited in vain, and no event has been run since
 	dropped uint64
 	changed chan struct{} // closed when an event has been run; nil when nobody waits
 }
 
-// New returns a paused queue of at most limit events: Put works, and Resume
-// starts running them.
+// New returns a queue of at most limit events for run.
 func New[E any](limit int, run func(E)) *Queue[E] {
-	return &Queue[E]{run: run, limit: limit, paused: true}
+	return &Queue[E]{run: run, limit: limit}
 }
 
 // Put queues e. While the queue is full it waits for up to patience, and then
-// drops e and reports false.
+// drops e and reports false. After that it does not wait again before another
+// event has been run: a function that blocks costs one patience in all.
 func (q *Queue[E]) Put(e E, patience time.Duration) bool {
 	var expired <-chan time.Time
 	for {
@@ -51,8 +51,15 @@ func (q *Queue[E]) Put(e E, patience time.Duration) bool {
 		case <-changed:
 		case <-expired:
 			patience = 0
+			q.stall()
 		}
 	}
+}
+
+func (q *Queue[E]) stall() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.stalled = len(q.events) >= q.limit
 }
 
 // put queues e, drops it (last: this is the last try), or returns a channel to
@@ -68,7 +75,7 @@ func (q *Queue[E]) put(e E, last bool) (<-chan struct{}, bool) {
 		q.queued.Add(1)
 		q.startLocked()
 		return nil, true
-	case last:
+	case last, q.stalled:
 		q.dropped++
 		return nil, false
 	}
@@ -82,16 +89,8 @@ func (q *Queue[E]) waitLocked() <-chan struct{} {
 	return q.changed
 }
 
-// Resume starts running events.
-func (q *Queue[E]) Resume() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.paused = false
-	q.startLocked()
-}
-
 func (q *Queue[E]) startLocked() {
-	if !q.running && !q.paused && len(q.events) > 0 {
+	if !q.running && len(q.events) > 0 {
 		q.running = true
 		go q.runAll() // ends when the queue is empty or closed
 	}
@@ -103,9 +102,22 @@ func (q *Queue[E]) runAll() {
 		if !ok {
 			return
 		}
-		q.run(e)
-		q.ran()
+		q.runOne(e)
 	}
+}
+
+// runOne runs e. If that ends the goroutine, as runtime.Goexit does, another one
+// takes its place.
+func (q *Queue[E]) runOne(e E) {
+	returned := false
+	defer func() {
+		q.ran()
+		if !returned {
+			go q.runAll()
+		}
+	}()
+	q.run(e)
+	returned = true
 }
 
 func (q *Queue[E]) take() (e E, ok bool) {
@@ -127,6 +139,7 @@ func (q *Queue[E]) ran() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.done++
+	q.stalled = false
 	q.wakeLocked()
 }
 

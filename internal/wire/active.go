@@ -16,29 +16,34 @@ type reader struct {
 	inbox *inbox
 	done  chan struct{} // closed when the goroutine has ended
 
-	mu    sync.Mutex      // guards polls, and orders changes of the read deadline
-	polls []chan struct{} // closed when everything that has arrived is read
+	mu      sync.Mutex      // guards the fields below, and orders changes of the read deadline
+	polls   []chan struct{} // to be closed when everything that has arrived is read
+	polling bool            // the reader looks for that now, and the deadline is its own
 }
 
 // Activate starts the goroutine that reads the socket. It must be called while
 // no request is under way; later calls do nothing. It reports whether the
 // session is active now, which a session already lost is not.
 func (c *Conn) Activate() bool {
-	if c.active.Load() != nil {
-		return true
-	}
-	if c.Busy() || c.Loss() != nil {
+	if c.active.Load() == nil && c.Busy() { // the lock would wait for the answer
 		return false
 	}
-	c.readMu.Lock()
+	if c.lockScan() != nil {
+		return true
+	}
 	defer c.readMu.Unlock()
+	if c.Loss() != nil {
+		return false
+	}
 	c.scan.small = make([]byte, smallSize)
 	r := &reader{inbox: newInbox(), done: make(chan struct{})}
 	c.active.Store(r)
-	go c.readAll(r) // ends when the session does; joined by Close
-	if loss := c.Loss(); loss != nil {
+	if loss := c.Loss(); loss != nil { // Close may have seen r or not
 		r.inbox.close(loss.Err)
+		close(r.done)
+		return false
 	}
+	go c.readAll(r) // ends when the session does; joined by Close
 	return true
 }
 
@@ -88,35 +93,53 @@ func (c *Conn) forwardAll(r *reader) error {
 	return nil
 }
 
-// pollTime bounds a read that looks for what has already arrived.
-const pollTime = time.Millisecond
+// pollTime bounds a read that looks for what has already arrived. pollLooks is
+// how many of them must find nothing: one whose goroutine was held up until its
+// deadline has not looked.
+const (
+	pollTime  = 500 * time.Microsecond
+	pollLooks = 2
+)
+
+// pollPatience is how often a Poll looks whether a request has begun.
+const pollPatience = 10 * time.Millisecond
 
 // drain reads until the socket has nothing more and answers those who asked.
 func (c *Conn) drain(r *reader) error {
-	for {
-		polls := r.take()
+	for polls := c.takePolls(r); len(polls) > 0; polls = c.takePolls(r) {
 		if err := c.readArrived(r); err != nil {
 			return err
 		}
 		for _, p := range polls {
 			close(p)
 		}
-		if r.rest(c) {
-			return nil
-		}
 	}
+	return nil
 }
 
-// readArrived reads, without waiting for longer than pollTime, what has
-// arrived.
+// takePolls returns those who have asked. When there are none, reads wait again.
+func (c *Conn) takePolls(r *reader) []chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	polls := r.polls
+	r.polls = nil
+	r.polling = len(polls) > 0
+	if !r.polling {
+		_ = c.net.SetReadDeadline(time.Time{})
+	}
+	return polls
+}
+
+// readArrived reads what has arrived.
 func (c *Conn) readArrived(r *reader) error {
-	for {
+	for looks := 0; looks < pollLooks; {
 		if err := c.net.SetReadDeadline(time.Now().Add(pollTime)); err != nil {
 			return err
 		}
 		err := c.fill()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil
+			looks++
+			continue
 		}
 		if err == nil {
 			err = c.forwardAll(r)
@@ -124,26 +147,9 @@ func (c *Conn) readArrived(r *reader) error {
 		if err != nil {
 			return err
 		}
+		looks = 0
 	}
-}
-
-func (r *reader) take() []chan struct{} {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	polls := r.polls
-	r.polls = nil
-	return polls
-}
-
-// rest lets reads wait again, unless somebody has asked meanwhile.
-func (r *reader) rest(c *Conn) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.polls) > 0 {
-		return false
-	}
-	_ = c.net.SetReadDeadline(time.Time{})
-	return true
+	return nil
 }
 
 // Poll returns when what had arrived on an active, idle session at the time of
@@ -158,11 +164,22 @@ func (c *Conn) Poll(ctx context.Context) {
 	arrived := make(chan struct{})
 	r.mu.Lock()
 	r.polls = append(r.polls, arrived)
-	_ = c.net.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
+	if !r.polling {
+		_ = c.net.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
+	}
 	r.mu.Unlock()
-	select {
-	case <-arrived:
-	case <-r.done:
-	case <-ctx.Done():
+	for {
+		select {
+		case <-arrived:
+			return
+		case <-r.done:
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(pollPatience):
+			if c.Busy() { // the reader may wait for who takes the rows
+				return
+			}
+		}
 	}
 }

@@ -29,8 +29,9 @@ type Conn struct {
 	readMu sync.Mutex             // serialises passive readers; guards scan until active
 	scan   scanner
 
-	loss atomic.Pointer[Loss] // set once
-	lost chan struct{}        // closed when loss is set
+	loss   atomic.Pointer[Loss] // set once
+	lostMu sync.Mutex           // guards lost
+	lost   chan struct{}        // closed when loss is set; nil until somebody waits
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -51,18 +52,31 @@ var ErrServerEnded = errors.New("the server ended the session")
 // yet; it takes ownership of c. Events receives what is taken out of the
 // stream.
 func NewConn(c net.Conn, events Events) *Conn {
-	w := &Conn{net: c, lost: make(chan struct{})}
+	w := &Conn{net: c}
 	w.notes.awaited.Store(1) // the start-up packet is answered like a request
 	w.scan = scanner{notes: &w.notes, events: events}
 	return w
 }
 
-// Read gives lib/pq its bytes.
-func (c *Conn) Read(p []byte) (int, error) {
+// lockScan gives the caller the scanner of a passive session, until it unlocks
+// readMu; of an active one it returns the reader, which has it for good.
+func (c *Conn) lockScan() *reader {
 	if r := c.active.Load(); r != nil {
-		return r.inbox.read(p)
+		return r
 	}
 	c.readMu.Lock()
+	r := c.active.Load()
+	if r != nil {
+		c.readMu.Unlock()
+	}
+	return r
+}
+
+// Read gives lib/pq its bytes.
+func (c *Conn) Read(p []byte) (int, error) {
+	if r := c.lockScan(); r != nil {
+		return r.inbox.read(p)
+	}
 	defer c.readMu.Unlock()
 	for {
 		span, err := c.scan.next()
@@ -128,8 +142,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	n, err := c.net.Write(p)
 	c.sent.Add(int64(n))
 	if err != nil {
-		c.lastWords()
-		err = c.lose(err)
+		err = c.lastWords(err)
 	}
 	return n, err
 }
@@ -137,15 +150,16 @@ func (c *Conn) Write(p []byte) (int, error) {
 // lastWordsTime bounds how long a failed write looks for the server's reason.
 const lastWordsTime = 100 * time.Millisecond
 
-// lastWords reads what the server said before it stopped listening: after a
-// failed write its FATAL message may still wait in the socket.
-func (c *Conn) lastWords() {
-	if c.active.Load() != nil || !c.readMu.TryLock() {
+// lastWords ends the session because a write failed, and returns what lose does.
+// Before, it reads what the server said before it stopped listening: its FATAL
+// message may still wait in the socket.
+func (c *Conn) lastWords(writeErr error) error {
+	if !c.tryLockScan() {
 		select {
-		case <-c.lost: // whoever reads has found it
+		case <-c.Lost(): // whoever reads has found it
 		case <-time.After(lastWordsTime):
 		}
-		return
+		return c.lose(writeErr)
 	}
 	defer c.readMu.Unlock()
 	_ = c.net.SetReadDeadline(time.Now().Add(lastWordsTime))
@@ -156,13 +170,25 @@ func (c *Conn) lastWords() {
 			err = c.fill()
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return
+			err = writeErr
 		}
 		if err != nil {
-			_ = c.lose(err)
-			return
+			return c.lose(err)
 		}
 	}
+}
+
+// tryLockScan is lockScan for who must not wait; it fails also while another
+// goroutine reads.
+func (c *Conn) tryLockScan() bool {
+	if c.active.Load() != nil || !c.readMu.TryLock() {
+		return false
+	}
+	if c.active.Load() != nil {
+		c.readMu.Unlock()
+		return false
+	}
+	return true
 }
 
 // lose ends the session because of err and returns the error that ended it,
@@ -172,7 +198,11 @@ func (c *Conn) lose(err error) error { return c.end(err, false) }
 func (c *Conn) end(err error, local bool) error {
 	loss := &Loss{Err: err, Fatal: c.notes.fatal.Load(), Local: local, Time: time.Now()}
 	if c.loss.CompareAndSwap(nil, loss) {
-		close(c.lost)
+		c.lostMu.Lock()
+		if c.lost != nil {
+			close(c.lost)
+		}
+		c.lostMu.Unlock()
 		c.closeSocket()
 	}
 	err = c.loss.Load().Err
@@ -186,8 +216,12 @@ func (c *Conn) end(err error, local bool) error {
 // system.
 const closeTime = 50 * time.Millisecond
 
+// closeSocket closes the connection. A write deadline would not hurry TLS, which
+// sets its own, of seconds; closing what is below it does.
 func (c *Conn) closeSocket() {
-	_ = c.net.SetWriteDeadline(time.Now().Add(closeTime))
+	if below, ok := c.net.(interface{ Abort() error }); ok {
+		defer time.AfterFunc(closeTime, func() { _ = below.Abort() }).Stop()
+	}
 	_ = c.net.Close()
 }
 
@@ -209,7 +243,24 @@ func (c *Conn) Abort(err error) { _ = c.end(err, true) }
 func (c *Conn) Loss() *Loss { return c.loss.Load() }
 
 // Lost is closed when the session has ended.
-func (c *Conn) Lost() <-chan struct{} { return c.lost }
+func (c *Conn) Lost() <-chan struct{} {
+	c.lostMu.Lock()
+	defer c.lostMu.Unlock()
+	if c.loss.Load() != nil {
+		return over
+	}
+	if c.lost == nil {
+		c.lost = make(chan struct{})
+	}
+	return c.lost
+}
+
+// over is what Lost returns when there is nothing to wait for any more.
+var over = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 // CheckFatal ends the session if the server has said that it is over; lib/pq
 // stops reading there.
@@ -249,10 +300,9 @@ func (c *Conn) Clean() bool {
 	if c.Busy() || c.Loss() != nil {
 		return false
 	}
-	if c.active.Load() != nil {
+	if c.lockScan() != nil {
 		return true
 	}
-	c.readMu.Lock()
 	defer c.readMu.Unlock()
 	return c.scan.empty()
 }

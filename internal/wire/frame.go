@@ -18,10 +18,17 @@ const (
 	maxSmall = 64 << 10          // everything else
 )
 
-// maxErrorBody is the longest body of an ErrorResponse that lib/pq v1.12.3
-// reads as one. It takes a longer one for the plain text with which a server
+// maxErrorBody and minErrorBody bound the body of an ErrorResponse that lib/pq
+// v1.12.3 reads as one. It takes another for the plain text with which a server
 // that cannot fork answers, and loses its place in the stream.
-const maxErrorBody = 30_000
+const (
+	maxErrorBody = 30_000
+	minErrorBody = 4
+)
+
+// minText is what four printable characters are, at the least, when they are
+// read as a length.
+const minText = ' ' << 24
 
 // A class says what the scanner does with a kind of message.
 type class uint8

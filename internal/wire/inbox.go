@@ -73,7 +73,7 @@ func (in *inbox) read(p []byte) (int, error) {
 	n := copy(p, in.buf[in.r:end])
 	in.r += n
 	if len(in.stops) > 0 && in.r == end {
-		in.stops = in.stops[1:]
+		in.stops = append(in.stops[:0], in.stops[1:]...)
 	}
 	if in.r == len(in.buf) {
 		in.reset()
@@ -84,7 +84,7 @@ func (in *inbox) read(p []byte) (int, error) {
 
 // reset empties the inbox and keeps its memory unless it is much.
 func (in *inbox) reset() {
-	in.r, in.stops = 0, nil
+	in.r = 0
 	if in.buf = in.buf[:0]; cap(in.buf) > bufSize {
 		in.buf = nil
 	}

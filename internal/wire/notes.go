@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"unique"
@@ -20,71 +21,83 @@ type notes struct {
 	mu     sync.Mutex // guards the fields below
 	pid    uint32
 	key    []byte
-	params []parameter
-	stale  bool // some parameter is stale
+	params unique.Handle[string] // name and value in turn, each with a zero byte behind it
+	stale  []string              // names of parameters that lib/pq has not been told of
 }
 
-// A parameter is a run-time setting that the server reports. Name and value are
-// shared by all sessions of the process, most of which hold the same ones.
-type parameter struct {
-	name, value unique.Handle[string]
-	stale       bool // lib/pq has not been told of the value
-}
-
-// maxParams bounds the parameters of a session; PostgreSQL 18 reports 15.
-const maxParams = 256
+// maxParams bounds all names and values of the parameters that the server
+// reports; PostgreSQL 18 has 15 of them, some 400 bytes.
+const maxParams = 64 << 10
 
 // setParameter notes the body of a ParameterStatus. A parameter that lib/pq is
-// not told of at once is stale.
+// not told of at once is stale. Most sessions of a process have the same
+// parameters, so they share one string of them all.
 func (n *notes) setParameter(body []byte, stale bool) error {
 	name, rest, ok := bytes.Cut(body, []byte{0})
-	value, end, ok2 := bytes.Cut(rest, []byte{0})
-	if !ok || !ok2 || len(end) != 0 {
+	if !ok || len(rest) == 0 || bytes.IndexByte(rest, 0) != len(rest)-1 {
 		return &FrameError{Type: 'S', Reason: "a string has no terminator"}
 	}
-	p := parameter{name: unique.Make(string(name)), value: unique.Make(string(value)), stale: stale}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.stale = n.stale || stale
-	i := slices.IndexFunc(n.params, func(q parameter) bool { return q.name == p.name })
-	switch {
-	case i >= 0:
-		n.params[i] = p
-	case len(n.params) >= maxParams:
+	params := n.paramsLocked()
+	if at, end, ok := findParameter(params, string(name)); ok {
+		params = params[:at] + string(body) + params[end:]
+	} else {
+		params += string(body)
+	}
+	if len(params) > maxParams {
 		return &FrameError{Type: 'S', Reason: "too many parameters"}
-	default:
-		n.params = append(n.params, p)
+	}
+	n.params = unique.Make(params)
+	if stale && !slices.Contains(n.stale, string(name)) {
+		n.stale = append(n.stale, string(name))
 	}
 	return nil
 }
 
+func (n *notes) paramsLocked() string {
+	if n.params == (unique.Handle[string]{}) {
+		return ""
+	}
+	return n.params.Value()
+}
+
+// findParameter returns where in params a parameter stands.
+func findParameter(params, name string) (at, end int, ok bool) {
+	for at < len(params) {
+		key := strings.IndexByte(params[at:], 0)
+		end = at + key + 1
+		end += strings.IndexByte(params[end:], 0) + 1
+		if params[at:at+key] == name {
+			return at, end, true
+		}
+		at = end
+	}
+	return 0, 0, false
+}
+
 func (n *notes) parameter(name string) (string, bool) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, p := range n.params {
-		if p.name.Value() == name {
-			return p.value.Value(), true
-		}
+	params := n.paramsLocked()
+	n.mu.Unlock()
+	at, end, ok := findParameter(params, name)
+	if !ok {
+		return "", false
 	}
-	return "", false
+	return params[at+len(name)+1 : end-1], true
 }
 
 // takeStale returns a ParameterStatus message for each parameter that lib/pq
 // has not been told of, nil where there is none.
-func (n *notes) takeStale() []byte {
+func (n *notes) takeStale() (out []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.stale {
-		return nil
-	}
-	n.stale = false
-	var out []byte
-	for i := range n.params {
-		if p := &n.params[i]; p.stale {
-			p.stale = false
-			out = appendFrame(out, 'S', []byte(p.name.Value()+"\x00"+p.value.Value()+"\x00"))
+	for _, name := range n.stale {
+		if at, end, ok := findParameter(n.paramsLocked(), name); ok {
+			out = appendFrame(out, 'S', []byte(n.paramsLocked()[at:end]))
 		}
 	}
+	n.stale = nil
 	return out
 }
 

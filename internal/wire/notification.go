@@ -12,27 +12,46 @@ type Notification struct {
 	PID     uint32
 }
 
-// parseNotification reads the body of a NotificationResponse: the sender's
-// process id, then channel and payload, each with a terminator. The payload is
-// a copy; the channel is shared by all notifications of that channel.
-func parseNotification(body []byte, names *interner) (Notification, error) {
+// cutNotification finds the parts of the body of a NotificationResponse: the
+// sender's process id, then channel and payload, each with a terminator. They
+// are slices of body.
+func cutNotification(body []byte) (pid uint32, channel, payload []byte, err error) {
 	if len(body) < 4 {
-		return Notification{}, &FrameError{Type: 'A', Reason: "no process id"}
+		return 0, nil, nil, &FrameError{Type: 'A', Reason: "no process id"}
 	}
 	text := body[4:]
 	i := bytes.IndexByte(text, 0)
 	if i < 0 {
-		return Notification{}, &FrameError{Type: 'A', Reason: "the channel has no terminator"}
+		return 0, nil, nil, &FrameError{Type: 'A', Reason: "the channel has no terminator"}
 	}
-	payload := text[i+1:]
-	if end := bytes.IndexByte(payload, 0); end < 0 || end != len(payload)-1 {
-		return Notification{}, &FrameError{Type: 'A', Reason: "the payload has no terminator at its end"}
+	payload = text[i+1:]
+	end := bytes.IndexByte(payload, 0)
+	if end < 0 || end != len(payload)-1 {
+		return 0, nil, nil, &FrameError{Type: 'A', Reason: "the payload has no terminator at its end"}
 	}
-	return Notification{
-		Channel: names.intern(text[:i]),
-		Payload: string(payload[:len(payload)-1]),
-		PID:     binary.BigEndian.Uint32(body),
-	}, nil
+	return binary.BigEndian.Uint32(body), text[:i], payload[:end], nil
+}
+
+// blockSize bounds how many bytes of the stream short payloads share as one
+// allocation, and so what one that is kept can keep in memory.
+const blockSize = 512
+
+// A blockCopier copies payloads out of a run of frames: a long one alone, short
+// ones many at a time.
+type blockCopier struct {
+	block string // copy of the run from start on
+	start int
+}
+
+// copy returns run[from:to] as a string.
+func (c *blockCopier) copy(run []byte, from, to int) string {
+	if to-from > blockSize/4 {
+		return string(run[from:to])
+	}
+	if from < c.start || to > c.start+len(c.block) {
+		c.block, c.start = string(run[from:min(from+blockSize, len(run))]), from
+	}
+	return c.block[from-c.start : to-c.start]
 }
 
 // maxInterned bounds how many channel names a session remembers.

@@ -51,14 +51,17 @@ const (
 )
 
 // Events receives what the scanner takes out, in order, on the goroutine that
-// reads. Its methods must not block for long and must not keep the slice.
+// reads. Its methods must not block for long.
 type Events interface {
-	Notifications([]Notification)
+	// Notifications is given what one read brought; the slice is the receiver's.
+	// It returns an empty one, or nil, for the next.
+	Notifications([]Notification) (spare []Notification)
 	Notice(*Response)
 }
 
 const (
 	bufSize   = 32 << 10 // room for one read of the socket
+	shortRest = 512      // a rest so short is moved to make room for a whole read
 	smallSize = 1 << 10  // the same for an active session that hears little
 )
 
@@ -98,9 +101,7 @@ func (s *scanner) take(n int) (ready bool) {
 // flush hands over the notifications taken out so far.
 func (s *scanner) flush() {
 	if len(s.batch) > 0 {
-		s.events.Notifications(s.batch)
-		clear(s.batch)
-		s.batch = s.batch[:0]
+		s.batch = s.events.Notifications(s.batch)
 	}
 }
 
@@ -167,21 +168,20 @@ func (s *scanner) drop(size int) {
 
 // admit deals with the first frame of a session and with frames of impossible
 // size. A first frame that PostgreSQL would not send tells that the peer is no
-// PostgreSQL; an ErrorResponse of impossible size is the plain text of a server
-// that could not fork, which lib/pq knows how to read.
+// PostgreSQL; an ErrorResponse whose length is text is the plain text of a
+// server that could not fork, which lib/pq knows how to read.
 func (s *scanner) admit(b []byte) error {
-	size := frameSize(b)
 	if s.phase == greeting {
-		if b[0] == 'E' && (size < 4+headerLen || size > maxErrorBody) {
+		if b[0] == 'E' && lengthWord(b) >= minText {
 			s.rest = maxErrorBody
 			s.phase = startup
 			return nil
 		}
-		if !bytes.ContainsRune([]byte("RENv"), rune(b[0])) {
+		if bytes.IndexByte([]byte("RENv"), b[0]) < 0 {
 			return &notPostgresError{answer: bytes.Clone(b[:min(len(b), 40)])}
 		}
 	}
-	if size > limits[classes[b[0]]] {
+	if frameSize(b) > limits[classes[b[0]]] {
 		return &FrameError{Type: b[0], Length: lengthWord(b), Reason: "not a message of the protocol, or too long for one"}
 	}
 	s.phase = startup
@@ -207,29 +207,59 @@ func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool
 	body := b[headerLen:size]
 	switch b[0] {
 	case 'A':
-		return true, s.notification(body, size)
+		return true, s.notifications()
 	case 'N':
 		return true, s.notice(body, size)
 	case 'E':
-		return true, s.failure(body, size, idle)
+		if err := s.failure(body, idle); err != nil {
+			return false, err
+		}
+		if idle {
+			s.drop(size)
+		} else {
+			s.c += size
+		}
+		return true, nil
 	case 'S':
 		return true, s.parameter(body, size, held)
 	}
 	if idle {
 		return false, outOfPlace(b[0])
 	}
-	err = s.note(b[0], body)
+	if err := s.note(b[0], body); err != nil {
+		return false, err
+	}
 	s.c += size
-	return !s.ready, err
+	return !s.ready, nil
 }
 
-func (s *scanner) notification(body []byte, size int) error {
-	n, err := parseNotification(body, &s.names)
-	if err != nil {
-		return err
+// notifications takes out the run of whole NotificationResponses at c; nothing
+// is cleared before them.
+func (s *scanner) notifications() error {
+	run, at := s.buf[s.c:s.w], 0
+	if cap(s.batch) == 0 { // for as many of this size as there may be
+		s.batch = make([]Notification, 0, max(1, len(run)/int(frameSize(run))))
 	}
-	s.batch = append(s.batch, n)
-	s.drop(size)
+	var payloads blockCopier
+	for len(run)-at >= headerLen && run[at] == 'A' {
+		size := frameSize(run[at:])
+		if size > maxSmall || int(size) > len(run)-at {
+			break
+		}
+		end := at + int(size)
+		pid, channel, payload, err := cutNotification(run[at+headerLen : end])
+		if err != nil {
+			return err
+		}
+		s.batch = append(s.batch, Notification{
+			Channel: s.names.intern(channel),
+			Payload: payloads.copy(run, end-1-len(payload), end-1),
+			PID:     pid,
+		})
+		at = end
+	}
+	s.drop(at)
+	s.notes.listened.Store(true) // LISTEN may have been run where no tag told of it, in a function
 	return nil
 }
 
@@ -244,12 +274,16 @@ func (s *scanner) notice(body []byte, size int) error {
 	return nil
 }
 
-// failure forwards an ErrorResponse to the request it answers. One that comes
-// while nothing is asked is the server's last word; lib/pq has no use for it.
-func (s *scanner) failure(body []byte, size int, idle bool) error {
+// failure notes an ErrorResponse, which is then forwarded to the request it
+// answers. One that comes while nothing is asked is the server's last word;
+// lib/pq has no use for it.
+func (s *scanner) failure(body []byte, idle bool) error {
 	fatal, err := checkError(body)
 	if err != nil {
 		return err
+	}
+	if len(body) < minErrorBody {
+		return &FrameError{Type: 'E', Reason: "it has no fields"}
 	}
 	if fatal {
 		r, err := ParseResponse('E', body)
@@ -258,11 +292,8 @@ func (s *scanner) failure(body []byte, size int, idle bool) error {
 		}
 		s.notes.fatal.Store(r)
 	}
-	s.listen.failed = true
-	if idle {
-		s.drop(size)
-	} else {
-		s.c += size
+	if !idle {
+		s.listen.failed = true
 	}
 	return nil
 }
@@ -359,35 +390,36 @@ func (s *scanner) shorten() (done bool, err error) {
 	if typ == 'N' {
 		return false, s.notice(body, 0)
 	}
-	if err := s.failure(body, 0, true); err != nil {
+	idle := s.notes.awaited.Load() == 0
+	if err := s.failure(body, idle); err != nil {
 		return true, err
 	}
-	if s.notes.awaited.Load() > 0 {
+	if !idle {
 		s.inject = appendFrame(nil, 'E', body)
 	}
 	return true, nil
 }
 
-// room returns the space to read into. There is always some: the longest frame
-// that must be whole fits into a window of maxSmall.
+// room returns the space to read into. It is called when nothing is cleared, so
+// the window holds at most the beginning of a frame. There is always some: the
+// longest frame that must be whole fits into a window of maxSmall.
 func (s *scanner) room() []byte {
-	if s.buf == nil {
-		s.buf = s.window()
+	dst := s.buf
+	if dst == nil || s.burst && len(dst) < bufSize {
+		dst = s.window()
 	}
-	if s.r == s.w {
-		s.r, s.c, s.w = 0, 0, 0
+	size, left := max(s.want, headerLen), s.w-s.r
+	if size > len(dst) {
+		dst = make([]byte, max(size, bufSize))
 	}
-	size := max(s.want, headerLen)
-	if s.c+size <= len(s.buf) && s.w < len(s.buf) {
-		return s.buf[s.w:]
+	grown := len(dst) != len(s.buf)
+	if !grown && left > shortRest && s.r+size <= len(dst) && s.w < len(dst) {
+		return dst[s.w:]
 	}
-	dst, old := s.buf, s.buf
-	if s.c-s.r+size > len(dst) {
-		dst = make([]byte, max(s.c-s.r+size, bufSize))
-	}
+	old := s.buf
 	n := copy(dst, old[s.r:s.w])
-	s.buf, s.r, s.c, s.w = dst, 0, s.c-s.r, n
-	if len(dst) != len(old) {
+	s.buf, s.r, s.c, s.w = dst, 0, 0, n
+	if grown {
 		s.recycle(old)
 	}
 	return s.buf[s.w:]

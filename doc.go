@@ -1,0 +1,136 @@
+// Package pgnotify is a PostgreSQL driver for [database/sql] whose sessions can
+// hear: notices, and the notifications of LISTEN and NOTIFY, while they are idle
+// and while they are busy. [github.com/lib/pq] does the queries and the types;
+// pgnotify owns the connection underneath it and sees every message.
+//
+// # Opening
+//
+// Import the package and open a pool, with any DSN that lib/pq takes:
+//
+//	db, err := sql.Open("pgnotify", "postgres://user:password@db.example/app?sslmode=verify-full&sslrootcert=system")
+//
+// Settings that do not fit into a DSN, such as a [tls.Config] or a function that
+// is called with each notice, are fields of [Config]:
+//
+//	config, err := pgnotify.ParseConfig(dsn)
+//	config.OnNotice = func(conn *pgnotify.Conn, n *pgnotify.Notice) { slog.Info("notice", "notice", n) }
+//	connector, err := pgnotify.NewConnector(config)
+//	db := sql.OpenDB(connector)
+//
+// sslmode defaults to prefer, as in libpq: TLS if the server offers it. Only
+// verify-full makes sure who the server is. [ParseConfig] lists the parameters
+// that lib/pq does not have.
+//
+// # A session and its handle
+//
+// What is heard belongs to one session, so take one out of the pool, and then
+// its handle, a *[Conn]:
+//
+//	conn, err := db.Conn(ctx)
+//	if err != nil {
+//		return err
+//	}
+//	defer conn.Close()
+//	pc, err := pgnotify.FromConn(conn)
+//
+// The handle works until conn is closed; then its methods return [ErrReleased].
+// Its methods may be called by several goroutines at a time, also while conn
+// runs statements. Closing conn returns the session to the pool without its
+// handlers. One that has listened is closed instead, so that the next borrower
+// never hears what it did not ask for.
+//
+// # Notices
+//
+// [NoticeConn] has a function called with each notice of the session:
+//
+//	remove := pc.AddNoticeHandler(func(n *pgnotify.Notice) { log.Println(n) })
+//	defer remove()
+//
+// When a statement returns, its notices have been handled. Config.OnNotice sees
+// those of all sessions, and those of the start-up too.
+//
+// # Notifications
+//
+// [NotificationConn] listens, and hands out what arrives, by handlers, one at a
+// time, or as an iteration:
+//
+//	err := pc.Listen(ctx, "jobs")
+//	for n, err := range pc.Notifications(ctx, pgnotify.Timeout(time.Minute)) {
+//		if err != nil {
+//			return err
+//		}
+//		_, err := conn.ExecContext(ctx, "DELETE FROM jobs WHERE id = $1", n.Payload)
+//		...
+//	}
+//
+// [Timeout] and [StopAfter] end the loop quietly. What arrives between two waits
+// is kept, at least 32,768 notifications or 8 MiB of payload; what comes beyond
+// is counted, and a *[GapError] stands in its place in the sequence. [Notify]
+// sends, through a pool, a session, or a transaction.
+//
+// The server tells nothing to a session that is within a transaction or a
+// statement; it does so afterwards. A LISTEN or a NOTIFY within a transaction
+// takes effect with its commit.
+//
+// # Context and cancellation
+//
+// When the context of a request ends, the server is asked to cancel the
+// statement, over a connection with the same TLS. The call returns when the
+// statement has ended and the cancel request can hit no other. The session
+// stays usable, within a transaction after a rollback. The error is ctx.Err()
+// for [errors.Is], and has the server's *pq.Error with the code 57014 for
+// [errors.As]. A statement that does not end within Config.CancelTimeout costs
+// its session.
+//
+// A context that has ended already sends nothing.
+//
+// # Disconnection
+//
+// A request on a session that is lost fails with a *[DisconnectError]: its Reason
+// says why, its Err is what the server or the system said, and Sent says whether
+// a part of the statement had been sent. Then its outcome is unknown, and it is
+// for the program to find out, or to try again. If nothing was sent and no
+// transaction was open, database/sql takes another session by itself. No
+// statement is sent twice.
+//
+// A session that listens sees its loss at once, any other with its next
+// statement.
+//
+// # sql.Conn.Raw
+//
+// [FromConn] is a shorthand. The standard library's door to a session is
+// [sql.Conn.Raw], which passes a *[Conn]. It implements the small interfaces
+// [NoticeConn], [NotificationConn] and [SessionConn]:
+//
+//	err := conn.Raw(func(driverConn any) error {
+//		return driverConn.(pgnotify.NotificationConn).Listen(ctx, "jobs")
+//	})
+//
+// Raw holds the lock of conn until the function returns: do not wait in it. Under
+// a wrapper, such as one for tracing, driverConn is the wrapper; [Unwrap] looks
+// under it.
+//
+// # Platforms
+//
+// The package is pure Go, for all systems with TCP or unix sockets. Config's
+// TCPUserTimeout has an effect on Linux only.
+//
+// # Debugging
+//
+// Config.Logger, or else [slog.Default], gets what has no other place to go: the
+// panics of handlers, and notices that were dropped. No statement and no
+// password is logged. [Conn.PID] is the session's pid in pg_stat_activity, and
+// application_name there is the program's name if the DSN does not say
+// otherwise.
+//
+// # Limits
+//
+// What lib/pq cannot do, pgnotify cannot: SCRAM with channel binding,
+// pipelining, replication, COPY TO STDOUT (which costs the session).
+// Passphrases of keys, certificate revocation lists and GSSAPI encryption are
+// not supported. Channel names have at most [MaxChannelName] bytes and payloads
+// [MaxPayload], as the server has it. Behind a pooler that shares server
+// sessions between transactions, such as PgBouncer in transaction mode, LISTEN
+// does not work, with any driver. Server errors above 30,000 bytes are
+// shortened, because lib/pq cannot read them.
+package pgnotify

@@ -1,0 +1,168 @@
+package pgnotify
+
+import (
+	"runtime/debug"
+	"time"
+
+	"github.com/pgnotify/pgnotify/internal/dispatch"
+	"github.com/pgnotify/pgnotify/internal/wire"
+)
+
+// handlerPatience bounds how long a statement waits for handlers, at its end or
+// when they fall behind.
+const handlerPatience = time.Second
+
+// maxEvents bounds how many notices and notifications wait for handlers.
+const maxEvents = 4096
+
+// An event is something that handlers are called with: a notice or, where it is
+// nil, a notification.
+type event struct {
+	notice       *Notice
+	notification Notification
+}
+
+// A hearing is what a session needs to hear the server: its handlers, and what
+// waits for them or for an iterator. Most sessions of a pool never hear
+// anything, so it is made when it is first needed.
+type hearing struct {
+	s             *session
+	started       chan struct{} // closed when the start-up is over; nil where it was before
+	events        *dispatch.Queue[event]
+	notices       handlers[func(*Notice)]
+	notifications handlers[func(Notification)]
+	backlog       backlog
+}
+
+// hear returns the session's hearing, made for the lease of that moment.
+func (s *session) hear() *hearing {
+	if h := s.hearing.Load(); h != nil {
+		return h
+	}
+	s.leaseMu.Lock()
+	defer s.leaseMu.Unlock()
+	return s.hearLocked()
+}
+
+func (s *session) hearLocked() *hearing {
+	h := s.hearing.Load()
+	if h == nil {
+		h = &hearing{s: s, backlog: newBacklog()}
+		if s.wire.Status() == 0 {
+			h.started = make(chan struct{})
+		}
+		h.events = dispatch.New(maxEvents, h.handle)
+		h.backlog.reset(s.lease.Load())
+		s.hearing.Store(h)
+		if s.closed {
+			h.events.Close()
+		}
+	}
+	return h
+}
+
+// startupOver lets the handlers run for what came during the start-up.
+func (s *session) startupOver() {
+	if h := s.hearing.Load(); h != nil && h.started != nil {
+		close(h.started)
+	}
+}
+
+// reset forgets what a borrower left; lease is the next one, or 0.
+func (h *hearing) reset(lease uint64) {
+	h.notices.clear()
+	h.notifications.clear()
+	h.backlog.reset(lease)
+}
+
+// addHandler adds f to the list of the session's hearing, unless the handle's
+// lease has ended; it cannot end meanwhile.
+func addHandler[F any](c *Conn, list func(*hearing) *handlers[F], f F) (remove func()) {
+	c.s.leaseMu.Lock()
+	defer c.s.leaseMu.Unlock()
+	if !c.s.hasLease(c.lease) {
+		return func() {}
+	}
+	return list(c.s.hearLocked()).add(f)
+}
+
+// mark returns a point in the sequence of events, for flush.
+func (s *session) mark() uint64 {
+	if h := s.hearing.Load(); h != nil {
+		return h.events.Mark()
+	}
+	return 0
+}
+
+// flush waits until the handlers have run for what came since mark.
+func (s *session) flush(mark uint64) {
+	if h := s.hearing.Load(); h != nil {
+		h.events.Flush(mark, handlerPatience)
+	}
+}
+
+// Notice implements wire.Events.
+func (s *session) Notice(r *wire.Response) {
+	h := s.hearing.Load()
+	if s.config.OnNotice == nil && (h == nil || h.notices.empty()) {
+		return
+	}
+	s.hear().enqueue(event{notice: (*Notice)(r)})
+}
+
+// Notifications implements wire.Events.
+func (s *session) Notifications(items []wire.Notification) (spare []wire.Notification) {
+	h := s.hear()
+	if s.config.OnNotification != nil || !h.notifications.empty() {
+		for _, n := range items {
+			h.enqueue(event{notification: Notification(n)})
+		}
+	}
+	return h.backlog.put(items)
+}
+
+// enqueue queues an event for the handlers. While a request is under way the
+// reader may wait for them, as it would for rows: nothing else comes meanwhile.
+func (h *hearing) enqueue(e event) {
+	var patience time.Duration
+	if h.s.wire.Busy() {
+		patience = handlerPatience
+	}
+	if !h.events.Put(e, patience) && h.events.Dropped() == 1 {
+		h.s.log().Warn("pgnotify: handlers do not keep up; notices or notifications are dropped")
+	}
+}
+
+// handle calls the handlers for one event, after the start-up: before, there is
+// little that they could do with the session.
+func (h *hearing) handle(e event) {
+	if h.started != nil {
+		<-h.started
+	}
+	s := h.s
+	if e.notice != nil {
+		if f := s.config.OnNotice; f != nil {
+			s.protect(func() { f(&s.self, e.notice) })
+		}
+		for _, f := range h.notices.snapshot() {
+			s.protect(func() { (*f)(e.notice) })
+		}
+		return
+	}
+	if f := s.config.OnNotification; f != nil {
+		s.protect(func() { f(&s.self, e.notification) })
+	}
+	for _, f := range h.notifications.snapshot() {
+		s.protect(func() { (*f)(e.notification) })
+	}
+}
+
+// protect calls f and logs a panic instead of passing it on.
+func (s *session) protect(f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log().Error("pgnotify: a handler panicked", "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	f()
+}

@@ -1,0 +1,562 @@
+package wire_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pgnotify/pgnotify/internal/wire"
+)
+
+// patience is how long a test waits for what must happen.
+const patience = 10 * time.Second
+
+// wait fails the test if done is not closed in time.
+func wait(t *testing.T, what string, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatalf("%s: not within %v", what, patience)
+	}
+}
+
+// pair returns both ends of a TCP connection; they are closed with the test,
+// and nothing waits on them for long.
+func pair(t *testing.T) (client, server *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); s.Close() })
+	_ = s.SetDeadline(time.Now().Add(patience))
+	return c.(*net.TCPConn), s.(*net.TCPConn)
+}
+
+// send is what the server says.
+func send(t *testing.T, server net.Conn, frames ...frame) {
+	t.Helper()
+	if _, err := server.Write(join(frames...)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// started session over TCP, past its greeting.
+func session(t *testing.T, active bool, heard wire.Events) (*client, *net.TCPConn) {
+	t.Helper()
+	near, server := pair(t)
+	return sessionOver(t, near, server, active, heard), server
+}
+
+func sessionOver(t *testing.T, near, server net.Conn, active bool, heard wire.Events) *client {
+	t.Helper()
+	conn := wire.NewConn(near, heard)
+	t.Cleanup(func() { conn.Close() })
+	if _, err := server.Write(join(greeting()...)); err != nil {
+		t.Fatal(err)
+	}
+	cl := &client{t: t, conn: conn, buf: make([]byte, 4096)}
+	if _, err := cl.readAnswer(len(join(greeting()...))); err != nil {
+		t.Fatal(err)
+	}
+	if active && !conn.Activate() {
+		t.Fatal("not active")
+	}
+	return cl
+}
+
+// modes runs f as a subtest for a passive and for an active session.
+func modes(t *testing.T, f func(t *testing.T, active bool)) {
+	t.Parallel()
+	t.Run("passive", func(t *testing.T) { t.Parallel(); f(t, false) })
+	t.Run("active", func(t *testing.T) { t.Parallel(); f(t, true) })
+}
+
+// read starts a Read and returns where its error comes.
+func read(conn *wire.Conn) <-chan error {
+	failed := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := conn.Read(make([]byte, 4096)); err != nil {
+				failed <- err
+				return
+			}
+		}
+	}()
+	return failed
+}
+
+func TestClose(t *testing.T) {
+	modes(t, func(t *testing.T, active bool) {
+		cl, _ := session(t, active, nobody{})
+		conn := cl.conn
+		if _, err := conn.Write(query("SELECT")); err != nil {
+			t.Fatal(err)
+		}
+		failed := read(conn)
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				if err := conn.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if err := <-failed; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Read: %v", err)
+		}
+		wait(t, "Lost", conn.Lost())
+		loss := conn.Loss()
+		if !errors.Is(loss.Err, net.ErrClosed) || !loss.Local || loss.Fatal != nil || loss.Time.IsZero() {
+			t.Errorf("%+v", loss)
+		}
+		conn.Close()
+		conn.Abort(io.EOF)
+		if conn.Loss() != loss {
+			t.Error("the loss changed")
+		}
+		if conn.Clean() || conn.Active() != active {
+			t.Errorf("clean %v, active %v", conn.Clean(), conn.Active())
+		}
+	})
+}
+
+func TestAbort(t *testing.T) {
+	modes(t, func(t *testing.T, active bool) {
+		cl, server := session(t, active, nobody{})
+		failed := read(cl.conn)
+		reason := errors.New("a reason")
+		cl.conn.Abort(reason)
+		if err := <-failed; err != reason {
+			t.Errorf("Read: %v", err)
+		}
+		if loss := cl.conn.Loss(); loss.Err != reason || !loss.Local {
+			t.Errorf("%+v", loss)
+		}
+		if n, err := cl.conn.Write(query("SELECT")); n != 0 || err != reason {
+			t.Errorf("Write: %d, %v", n, err)
+		}
+		if rest, err := io.ReadAll(server); err != nil || len(rest) != 0 {
+			t.Errorf("the server got %q, %v", rest, err)
+		}
+	})
+}
+
+// TestCloseWhileActivating lets Close and Activate meet: no goroutine of the
+// session is left when both have returned.
+func TestCloseWhileActivating(t *testing.T) {
+	t.Parallel()
+	for range 200 {
+		near, server := net.Pipe()
+		conn := wire.NewConn(near, nobody{})
+		go func() { _, _ = server.Write(join(greeting()...)) }()
+		for conn.Busy() {
+			if _, err := conn.Read(make([]byte, 4096)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var all sync.WaitGroup
+		for range 2 {
+			all.Go(func() { conn.Activate() })
+		}
+		all.Go(func() { conn.Close() })
+		all.Wait()
+		if conn.Active() {
+			if _, err := conn.Read(make([]byte, 10)); !errors.Is(err, net.ErrClosed) {
+				t.Fatal(err)
+			}
+		}
+		if running := wire.Reading(conn); running {
+			t.Fatal("the reader outlives Close")
+		}
+		server.Close()
+	}
+}
+
+func TestLoss(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		end   func(t *testing.T, server *net.TCPConn)
+		err   error
+		fatal string
+	}{
+		{"EOF", func(*testing.T, *net.TCPConn) {}, io.EOF, ""},
+		{"in a frame", func(t *testing.T, s *net.TCPConn) { send(t, s, idle[:3]) }, io.EOF, ""},
+		{"fatal", func(t *testing.T, s *net.TCPConn) { send(t, s, killed) }, io.EOF, "57P01"},
+		{"long fatal", func(t *testing.T, s *net.TCPConn) {
+			send(t, s, report('E', "SFATAL", "VFATAL", "C57P01", "M"+strings.Repeat("x", 50_000)))
+		}, io.EOF, "57P01"},
+		{"localised fatal of an old server", func(t *testing.T, s *net.TCPConn) { send(t, s, report('E', "SPANIC", "CXX000", "Mx")) }, io.EOF, "XX000"},
+		{"no fatal", func(t *testing.T, s *net.TCPConn) { send(t, s, syntaxErr) }, io.EOF, ""},
+		{"fatal and reset", func(t *testing.T, s *net.TCPConn) { send(t, s, killed); _ = s.SetLinger(0) }, nil, "57P01"},
+		{"reset", func(t *testing.T, s *net.TCPConn) { _ = s.SetLinger(0) }, syscall.ECONNRESET, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if strings.Contains(c.name, "reset") && runtime.GOOS != "linux" {
+				t.Skip("what a reset leaves to read is told for Linux here")
+			}
+			modes(t, func(t *testing.T, active bool) {
+				cl, server := session(t, active, nobody{})
+				c.end(t, server)
+				server.Close()
+				err := <-read(cl.conn)
+				wait(t, "Lost", cl.conn.Lost())
+				loss := cl.conn.Loss()
+				if loss.Err != err || c.err != nil && !errors.Is(err, c.err) || loss.Local {
+					t.Errorf("%v, %+v", err, loss)
+				}
+				fatal := ""
+				if loss.Fatal != nil {
+					fatal = string(loss.Fatal.Code)
+				}
+				if fatal != c.fatal {
+					t.Errorf("fatal %q, want %q", fatal, c.fatal)
+				}
+				if n, err := cl.conn.Write(query("SELECT")); n != 0 || err != loss.Err {
+					t.Errorf("Write: %d, %v", n, err)
+				}
+			})
+		})
+	}
+}
+
+// A faulty conn fails as it is told.
+type faulty struct {
+	net.Conn
+	write  func([]byte) (int, error)
+	writes atomic.Int32
+}
+
+func (f *faulty) Write(p []byte) (int, error) {
+	f.writes.Add(1)
+	if f.write != nil {
+		return f.write(p)
+	}
+	return f.Conn.Write(p)
+}
+
+// TestLastWords: a write fails because the server has ended the session; its
+// reason is found.
+func TestLastWords(t *testing.T) {
+	modes(t, func(t *testing.T, active bool) {
+		near, server := pair(t)
+		f := &faulty{Conn: near}
+		heard := newEvents()
+		cl := sessionOver(t, f, server, active, heard)
+		f.write = func(p []byte) (int, error) { return 3, syscall.EPIPE }
+		cl.conn.BeginOperation()
+		send(t, server, notice("goodbye"), killed)
+		server.Close()
+		n, err := cl.conn.Write(query("SELECT"))
+		if n != 3 || err == nil || cl.conn.Sent() != 3 {
+			t.Errorf("Write: %d, %v; %d sent", n, err, cl.conn.Sent())
+		}
+		loss := cl.conn.Loss()
+		if loss == nil || loss.Err != err || loss.Fatal == nil || loss.Fatal.Code != "57P01" || loss.Local {
+			t.Fatalf("%+v", loss)
+		}
+		if got := heard.snapshot(); !slices.Equal(got, []string{"N goodbye"}) {
+			t.Errorf("heard %q", got)
+		}
+		if n, err := cl.conn.Write(query("SELECT")); n != 0 || err != loss.Err || f.writes.Load() != 1 {
+			t.Errorf("Write after: %d, %v, %d writes", n, err, f.writes.Load())
+		}
+	})
+}
+
+// TestLastWordsAfterReset is the same with a real socket that was reset.
+func TestLastWordsAfterReset(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("what a reset leaves to read is told for Linux here")
+	}
+	modes(t, func(t *testing.T, active bool) {
+		cl, server := session(t, active, nobody{})
+		send(t, server, killed)
+		_ = server.SetLinger(0)
+		server.Close()
+		for deadline := time.Now().Add(patience); cl.conn.Loss() == nil && time.Now().Before(deadline); {
+			_, _ = cl.conn.Write(query("SELECT"))
+		}
+		if loss := cl.conn.Loss(); loss == nil || loss.Fatal == nil {
+			t.Fatalf("%+v", loss)
+		}
+	})
+}
+
+// TestNoLastWords: a write fails and the server says nothing, but goes on.
+func TestNoLastWords(t *testing.T) {
+	modes(t, func(t *testing.T, active bool) {
+		synctest.Test(t, func(t *testing.T) {
+			near, server := net.Pipe()
+			defer server.Close()
+			go func() { _, _ = server.Write(join(greeting()...)) }()
+			f := &faulty{Conn: near}
+			conn := wire.NewConn(f, nobody{})
+			cl := &client{t: t, conn: conn, buf: make([]byte, 4096)}
+			if _, err := cl.readAnswer(len(join(greeting()...))); err != nil {
+				t.Fatal(err)
+			}
+			if active {
+				conn.Activate()
+			}
+			f.write = func([]byte) (int, error) { return 0, syscall.EPIPE }
+			if n, err := conn.Write(query("SELECT")); n != 0 || err != syscall.EPIPE {
+				t.Errorf("Write: %d, %v", n, err)
+			}
+			if loss := conn.Loss(); loss == nil || loss.Err != syscall.EPIPE || loss.Local {
+				t.Errorf("%+v", loss)
+			}
+			conn.Close()
+		})
+	})
+}
+
+func TestSentAndBusy(t *testing.T) {
+	modes(t, func(t *testing.T, active bool) {
+		cl, server := session(t, active, nobody{})
+		go func() { _, _ = io.Copy(io.Discard, server) }() // ends with the test's socket
+		conn := cl.conn
+		if conn.Busy() || !conn.Clean() || conn.Status() != 'I' {
+			t.Errorf("idle: busy %v, clean %v, status %c", conn.Busy(), conn.Clean(), conn.Status())
+		}
+		for range 2 {
+			conn.BeginOperation()
+			if n := conn.Sent(); n != 0 {
+				t.Errorf("%d sent", n)
+			}
+			parse, sync := newFrame('P', "\x00SELECT\x00\x00\x00"), newFrame('S')
+			for _, f := range []frame{parse, sync} {
+				if _, err := conn.Write(f); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := conn.Sent(); n != int64(len(parse)+len(sync)) {
+				t.Errorf("%d sent", n)
+			}
+			if !conn.Busy() || conn.Clean() {
+				t.Errorf("asked: busy %v, clean %v", conn.Busy(), conn.Clean())
+			}
+			send(t, server, parsed, inTx)
+			if _, err := cl.readAnswer(len(parsed) + len(inTx)); err != nil {
+				t.Fatal(err)
+			}
+			if conn.Busy() || !conn.Clean() || conn.Status() != 'T' {
+				t.Errorf("answered: busy %v, clean %v, status %c", conn.Busy(), conn.Clean(), conn.Status())
+			}
+		}
+		if pid, secret := conn.Backend(); pid != 4711 || string(secret) != "1234" {
+			t.Errorf("%d, %q", pid, secret)
+		}
+		if _, ok := conn.Parameter("none"); ok {
+			t.Error("a parameter that was not sent")
+		}
+		if conn.LocalAddr() == nil || conn.RemoteAddr().String() != server.LocalAddr().String() {
+			t.Error(conn.LocalAddr(), conn.RemoteAddr())
+		}
+	})
+}
+
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	simple, sync := newFrame('Q', "SELECT 1\x00"), newFrame('S')
+	for _, c := range []struct {
+		name string
+		data []byte
+		want int32
+	}{
+		{"nothing", nil, 0},
+		{"query", simple, 1},
+		{"sync", sync, 1},
+		{"function call", newFrame('F', "..."), 1},
+		{"extended", join(newFrame('P', "x"), newFrame('B', "x"), newFrame('D', "S"), newFrame('E', "x"), sync), 1},
+		{"two", join(simple, simple), 2},
+		{"pipeline", join(newFrame('P', "x"), sync, newFrame('B', "QSF"), sync, simple), 3},
+		{"bytes that look like requests", join(newFrame('d', string(join(sync, sync)))), 0},
+		{"COPY", join(newFrame('d', "x"), newFrame('c'), newFrame('f', "S\x00")), 0},
+		{"terminate", newFrame('X'), 0},
+		{"password", newFrame('p', "secret\x00"), 0},
+		{"cut", sync[:4], 0},
+		{"body cut", simple[:6], 1},
+		{"bad length", join(frame("S\x00\x00\x00\x03"), sync), 1},
+		{"huge length", join(header('Q', 1<<32-1), sync), 1},
+	} {
+		if got := wire.Answers(c.data); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+// TestBuffers: an idle session holds no buffer, an active one a small one.
+func TestBuffers(t *testing.T) {
+	modes(t, func(t *testing.T, active bool) {
+		synctest.Test(t, func(t *testing.T) {
+			near, server := net.Pipe()
+			defer server.Close()
+			conn := wire.NewConn(near, nobody{})
+			defer conn.Close()
+			cl := &client{t: t, conn: conn, buf: make([]byte, 4096)}
+			say := func(frames ...frame) { go func() { _, _ = server.Write(join(frames...)) }() }
+			say(greeting()...)
+			if _, err := cl.readAnswer(len(join(greeting()...))); err != nil {
+				t.Fatal(err)
+			}
+			if active {
+				conn.Activate()
+			}
+			go func() { _, _ = io.Copy(io.Discard, server) }()
+			limit := map[bool]int{false: 0, true: wire.SmallSize}[active]
+			for i, answer := range [][]frame{
+				{rowDesc, row("1"), tag("SELECT 1"), idle},
+				{rowDesc, bigRow, tag("SELECT 1"), idle},
+				{longNotice(50_000), rowDesc, tag("SELECT 0"), idle},
+				{rowDesc, note("a", "1"), row("1"), tag("SELECT 1"), idle},
+			} {
+				if _, err := conn.Write(query("SELECT")); err != nil {
+					t.Fatal(err)
+				}
+				say(answer...)
+				if _, err := cl.readAnswer(len(step{server: answer}.forwarded())); err != nil {
+					t.Fatal(err)
+				}
+				if active { // it lets go of a large buffer when it has heard little
+					say(note("a", "1"))
+				}
+				synctest.Wait()
+				if n := wire.Buffered(conn); n > limit {
+					t.Errorf("answer %d: an idle session holds %d bytes", i, n)
+				}
+			}
+		})
+	})
+}
+
+// A slowCloser is a TLS connection whose farewell nobody takes.
+type slowCloser struct {
+	net.Conn
+	aborted chan struct{}
+	once    sync.Once
+}
+
+func (s *slowCloser) Close() error {
+	<-s.aborted
+	return s.Conn.Close()
+}
+
+func (s *slowCloser) Abort() error {
+	s.once.Do(func() { close(s.aborted) })
+	return nil
+}
+
+func TestCloseIsQuick(t *testing.T) {
+	modes(t, func(t *testing.T, active bool) {
+		synctest.Test(t, func(t *testing.T) {
+			near, server := net.Pipe()
+			defer server.Close()
+			conn := wire.NewConn(&slowCloser{Conn: near, aborted: make(chan struct{})}, nobody{})
+			cl := &client{t: t, conn: conn, buf: make([]byte, 4096)}
+			go func() { _, _ = server.Write(join(greeting()...)) }()
+			if _, err := cl.readAnswer(len(join(greeting()...))); err != nil {
+				t.Fatal(err)
+			}
+			if active {
+				conn.Activate()
+			}
+			start := time.Now()
+			conn.Close()
+			if d := time.Since(start); d > 60*time.Millisecond {
+				t.Errorf("Close took %v", d)
+			}
+		})
+	})
+}
+
+// TestCopy writes rows on one goroutine while another reads, as lib/pq does;
+// the server talks meanwhile.
+func TestCopy(t *testing.T) {
+	modes(t, func(t *testing.T, active bool) {
+		const rows = 300
+		heard := newEvents()
+		cl, server := session(t, active, heard)
+		mustCopy(t, cl, server)
+		served := make(chan error, 1)
+		data := newFrame('d', strings.Repeat("x", 1000))
+		go func() {
+			buf := make([]byte, len(data))
+			for range rows {
+				if _, err := io.ReadFull(server, buf); err != nil {
+					served <- err
+					return
+				}
+				if _, err := server.Write(join(notice("row"), param("a", "b"), note("c", "d"))); err != nil {
+					served <- err
+					return
+				}
+			}
+			_, err := server.Write(join(tag("COPY 300"), inTx))
+			served <- err
+		}()
+		want := join(tag("COPY 300"), inTx)
+		done := make(chan error, 1)
+		go func() {
+			got, err := cl.readAnswer(len(want))
+			if err == nil && string(got) != string(want) {
+				err = errors.New("got " + string(got))
+			}
+			done <- err
+		}()
+		for range rows {
+			if _, err := cl.conn.Write(data); err != nil {
+				t.Fatal(err)
+			}
+			cl.conn.Clean()
+			cl.conn.Activate()
+			cl.conn.Poll(context.Background())
+		}
+		if err := errors.Join(<-served, <-done); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(heard.snapshot()); n != 2*rows {
+			t.Errorf("%d events", n)
+		}
+		if !cl.conn.Clean() {
+			t.Error("not clean")
+		}
+	})
+}
+
+// mustCopy begins a COPY.
+func mustCopy(t *testing.T, cl *client, server net.Conn) {
+	t.Helper()
+	request := query("COPY")
+	if _, err := cl.conn.Write(request); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(server, make([]byte, len(request))); err != nil {
+		t.Fatal(err)
+	}
+	send(t, server, copyIn)
+	if _, err := cl.readAnswer(len(copyIn)); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,165 @@
+package wire
+
+import "bytes"
+
+// What the tests see of the package's inside.
+const (
+	MaxErrorBody = maxErrorBody
+	MaxSmall     = maxSmall
+	MaxBulk      = maxBulk
+	BufSize      = bufSize
+	SmallSize    = smallSize
+	InboxSize    = inboxSize
+)
+
+var (
+	Answers    = answers
+	CheckError = checkError
+)
+
+// IsNotPostgres reports whether err is about a peer that is no PostgreSQL.
+func IsNotPostgres(err error) bool {
+	_, ok := err.(*notPostgresError)
+	return ok
+}
+
+// ParseNotification reads the body of a NotificationResponse.
+func ParseNotification(body []byte) (Notification, error) {
+	pid, channel, payload, err := cutNotification(body)
+	return Notification{Channel: string(channel), Payload: string(payload), PID: pid}, err
+}
+
+// Clip shortens the body of a message of the given type, fed in pieces of the
+// given size.
+func Clip(typ byte, body []byte, piece int) ([]byte, error) {
+	c := newClipper(typ, len(body))
+	for len(body) > 0 {
+		body = body[c.write(body[:min(piece, len(body))]):]
+	}
+	return c.body()
+}
+
+// Buffered returns the size of the buffer that c holds to read into. The
+// goroutine that reads must be known to wait.
+func Buffered(c *Conn) int { return len(c.scan.buf) }
+
+// A Stream is a scanner without a socket.
+type Stream struct {
+	notes notes
+	scan  scanner
+}
+
+// NewStream returns the scanner of a session that has just sent its start-up
+// packet, or of one that is further.
+func NewStream(events Events, started bool) *Stream {
+	s := new(Stream)
+	s.notes.awaited.Store(1)
+	s.scan = scanner{notes: &s.notes, events: events}
+	if started {
+		s.scan.phase = running
+	}
+	return s
+}
+
+// Ask says that a request was sent.
+func (s *Stream) Ask() { s.notes.awaited.Add(1) }
+
+// Feed gives the scanner all of p, as much at a time as there is room, and
+// calls forward with what lib/pq would get and whether a ReadyForQuery ends
+// there.
+func (s *Stream) Feed(p []byte, forward func(b []byte, ready bool)) error {
+	for {
+		span, err := s.scan.next()
+		switch {
+		case len(span) > 0:
+			forward(bytes.Clone(span), s.scan.take(len(span)))
+		case err != nil:
+			return err
+		case len(p) == 0:
+			return nil
+		default:
+			n := copy(s.scan.room(), p)
+			s.scan.filled(n)
+			p = p[n:]
+		}
+	}
+}
+
+// Discard is Feed for benchmarks: it looks at nothing and keeps nothing.
+func (s *Stream) Discard(p []byte) error {
+	for {
+		span, err := s.scan.next()
+		switch {
+		case len(span) > 0:
+			s.scan.take(len(span))
+		case err != nil:
+			return err
+		case len(p) == 0:
+			return nil
+		default:
+			n := copy(s.scan.room(), p)
+			s.scan.filled(n)
+			p = p[n:]
+		}
+	}
+}
+
+// Held returns how many bytes the scanner keeps.
+func (s *Stream) Held() int {
+	n := cap(s.scan.buf) + cap(s.scan.inject)
+	if s.scan.clip != nil {
+		n += cap(s.scan.clip.out)
+	}
+	return n
+}
+
+// Notes returns what was written down, to be compared.
+func (s *Stream) Notes() Notes {
+	n := Notes{
+		Status:   byte(s.notes.status.Load()),
+		Listened: s.notes.listened.Load(),
+		Fatal:    s.notes.fatal.Load() != nil,
+	}
+	n.PID, _ = s.notes.backend()
+	n.Params = s.notes.paramsLocked()
+	return n
+}
+
+// Notes is what a scanner wrote down.
+type Notes struct {
+	Status   byte
+	Listened bool
+	Fatal    bool
+	PID      uint32
+	Params   string
+}
+
+// Reading reports whether the goroutine of an active session still runs.
+func Reading(c *Conn) bool {
+	r := c.active.Load()
+	if r == nil {
+		return false
+	}
+	select {
+	case <-r.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// InboxMemory returns how many bytes wait for lib/pq, or have room to.
+func InboxMemory(c *Conn) int {
+	in := c.active.Load().inbox
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return cap(in.buf)
+}
+
+// Polls returns how many calls of Poll wait to be looked at.
+func Polls(c *Conn) int {
+	r := c.active.Load()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.polls)
+}
