@@ -112,8 +112,10 @@ func (c *Conn) CheckNamedValue(v *driver.NamedValue) error {
 func (c *Conn) IsValid() bool { return c.s.returned() }
 
 // ResetSession implements [driver.SessionResetter]. database/sql calls it
-// before it gives the session to the next borrower.
+// before it gives the session to the next borrower. It is [driver.ErrBadConn] for
+// a session that has ended meanwhile, as far as the socket knows.
 func (c *Conn) ResetSession(context.Context) error {
+	c.s.catchUp()
 	if c.s.lease.Load() != 0 && !c.s.returned() { // a wrapper hides IsValid
 		return driver.ErrBadConn
 	}

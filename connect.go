@@ -126,7 +126,7 @@ func (c *Connector) prepareAttempt(ctx context.Context, host transport.Endpoint,
 	a.config = c.config.Clone()
 	a.config.Host, a.config.Hostaddr, a.config.Port, a.config.Multi = host.Host, host.Hostaddr, host.Port, nil
 	if err := c.config.BeforeConnect(ctx, a.config); err != nil {
-		return nil, &finalError{fmt.Errorf("pgnotify: BeforeConnect for %v: %w", host, err)}
+		return nil, &finalError{&opError{fmt.Sprintf("BeforeConnect for %v", host), err}}
 	}
 	policy, err := transport.NewPolicy(&a.config.Config, a.config.TLSConfig)
 	if err != nil {

@@ -148,7 +148,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if f := c.config.OnConnect; f != nil {
 		if err := f(ctx, &s.self); err != nil {
 			s.close()
-			return nil, fmt.Errorf("pgnotify: OnConnect: %w", err)
+			return nil, &opError{"OnConnect", err}
 		}
 	}
 	return &s.self, nil

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -88,7 +89,7 @@ type DisconnectError struct {
 func (e *DisconnectError) Error() string {
 	text := "pgnotify: session lost: " + e.Reason.String()
 	if e.Err != nil {
-		text += ": " + e.Err.Error()
+		text += ": " + strings.TrimPrefix(e.Err.Error(), e.Reason.String()+": ")
 	}
 	if e.Sent {
 		text += " (the statement had been sent: its outcome is unknown)"

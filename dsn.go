@@ -50,7 +50,7 @@ func ParseConfig(dsn string) (*Config, error) {
 		}
 		delete(config.Runtime, name)
 		if err := set(config, value); err != nil {
-			return nil, fmt.Errorf("pgnotify: wrong value for %q: %w", name, err)
+			return nil, &opError{"wrong value for " + strconv.Quote(name), err}
 		}
 	}
 	return config, nil
@@ -191,7 +191,7 @@ func dsnError(dsn string, err error) error {
 	case isURL && isURLError(err):
 		return errURL
 	case strings.HasPrefix(text, `missing "=" after`):
-		return errors.New(`pgnotify: the DSN has a word without "="; values with spaces need single quotes, and inside them ' and \ need a backslash before them`)
+		return errors.New(`pgnotify: the DSN has a word without "="; it is key=value pairs or a postgres:// URL, and values with spaces need single quotes, and inside them ' and \ need a backslash before them`)
 	case strings.HasPrefix(text, "pq: "):
 		return fmt.Errorf("pgnotify: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 )
 
 // Errors that callers branch on, with [errors.Is].
@@ -42,6 +43,18 @@ type closedError struct{}
 func (*closedError) Error() string { return "pgnotify: the session is closed" }
 
 func (*closedError) Is(target error) bool { return target == net.ErrClosed }
+
+// An opError says what failed, before why.
+type opError struct {
+	op  string
+	err error
+}
+
+func (e *opError) Error() string {
+	return "pgnotify: " + e.op + ": " + strings.TrimPrefix(e.err.Error(), "pgnotify: ")
+}
+
+func (e *opError) Unwrap() error { return e.err }
 
 // A canceledError is what a request returns that the program cancelled: the
 // context's error and, underneath, what became of the request.

@@ -223,7 +223,7 @@ func TestConstraintViolationsKeepTheirFields(t *testing.T) {
 	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
 		ctx, table := testContext(t), uniqueName("m4")
 		mustExec(t, s, "create temp table "+table+` (a int constraint positive check (a > 0),
-			b int constraint once unique deferrable initially deferred)`)
+			b int constraint `+table+`_once unique deferrable initially deferred)`)
 		_, err := s.ExecContext(ctx, "insert into "+table+" values (-1, 1)")
 		if e := serverError(t, err); e.Code != "23514" || e.Table != table || e.Constraint != "positive" || !strings.HasPrefix(e.Schema, "pg_temp") {
 			t.Errorf("check violation: %+v", e)
@@ -233,7 +233,7 @@ func TestConstraintViolationsKeepTheirFields(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustExec(t, tx, "insert into "+table+" values (1, 1), (2, 1)")
-		if e := serverError(t, tx.Commit()); e.Code != "23505" || e.Constraint != "once" {
+		if e := serverError(t, tx.Commit()); e.Code != "23505" || e.Constraint != table+"_once" {
 			t.Errorf("deferred constraint: %+v", e)
 		}
 		queryValue[int](t, s, "select 1")

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"iter"
+	"strconv"
 	"strings"
 	"time"
 
@@ -105,7 +106,7 @@ func (c *Conn) Listen(ctx context.Context, channels ...string) error {
 		sql.WriteString("LISTEN " + pq.QuoteIdentifier(name) + ";")
 	}
 	if err := c.run(ctx, sql.String()); err != nil {
-		return fmt.Errorf("pgnotify: listen %q: %w", channels, err)
+		return &opError{"listen " + quoteAll(channels), err}
 	}
 	c.s.activate()
 	return nil
@@ -124,7 +125,7 @@ func (c *Conn) Unlisten(ctx context.Context, channels ...string) error {
 		sql.WriteString("UNLISTEN *")
 	}
 	if err := c.run(ctx, sql.String()); err != nil {
-		return fmt.Errorf("pgnotify: unlisten %q: %w", channels, err)
+		return &opError{"unlisten " + quoteAll(channels), err}
 	}
 	switch {
 	case c.s.wire.Status() != 'I': // in a transaction it may yet be rolled back
@@ -134,6 +135,18 @@ func (c *Conn) Unlisten(ctx context.Context, channels ...string) error {
 		c.s.hear().backlog.drop(channels)
 	}
 	return nil
+}
+
+// quoteAll names channels in an error, * for all of them.
+func quoteAll(channels []string) string {
+	if len(channels) == 0 {
+		return "*"
+	}
+	quoted := make([]string, len(channels))
+	for i, name := range channels {
+		quoted[i] = strconv.Quote(name)
+	}
+	return strings.Join(quoted, ", ")
 }
 
 // run sends a statement of the handle's own.
@@ -316,7 +329,7 @@ func Notify(ctx context.Context, db Execer, channel, payload string) error {
 		return fmt.Errorf("%w: %d bytes for channel %q, at most %d are possible", ErrPayloadTooLong, len(payload), channel, MaxPayload)
 	}
 	if _, err := db.ExecContext(ctx, "SELECT pg_catalog.pg_notify($1, $2)", channel, payload); err != nil {
-		return fmt.Errorf("pgnotify: notify %q: %w", channel, err)
+		return &opError{"notify " + strconv.Quote(channel), err}
 	}
 	return nil
 }

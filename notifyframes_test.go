@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/lib/pq"
-
 	"github.com/pgnotify/pgnotify"
 )
 
@@ -29,7 +27,7 @@ func TestMessagesDuringOtherAnswers(t *testing.T) {
 	const rows = 300
 	for name, insert := range map[string]func(t *testing.T, tx *sql.Tx){
 		"COPY": func(t *testing.T, tx *sql.Tx) {
-			st, err := tx.Prepare(pq.CopyIn("talkative", "i", "text"))
+			st, err := tx.Prepare("copy talkative (i, text) from stdin")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -35,20 +35,24 @@ func newRows(s *session, inner driver.Rows) *rows {
 // Next reads the next row. At the end of the last result it leaves the turn to
 // Close, which database/sql calls then.
 func (r *rows) Next(dest []driver.Value) (err error) {
-	defer r.check(&err)
-	return r.libpqRows.Next(dest)
+	returned := false
+	defer func() {
+		if !returned {
+			err = r.translate(r.s.caught(recover()))
+		}
+	}()
+	err = r.libpqRows.Next(dest)
+	returned = true
+	if err != nil && err != io.EOF {
+		err = r.translate(err)
+	}
+	return err
 }
 
-// check translates the error of a row. The request goes on until Close.
-func (r *rows) check(err *error) {
-	if p := recover(); p != nil {
-		*err = r.s.caught(p)
-	}
-	if *err == nil || *err == io.EOF {
-		return
-	}
+// translate is that of the session; the request goes on until Close.
+func (r *rows) translate(err error) error {
 	r.s.wire.CheckFatal()
-	*err = r.s.translate(*err, r.s.op.ctx.Err() != nil)
+	return r.s.translate(err, r.s.op.ctx.Err() != nil)
 }
 
 // Close reads what is left of the answer and gives the turn back.

@@ -5,7 +5,9 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
+	"github.com/pgnotify/pgnotify/internal/fdwatch"
 	"github.com/pgnotify/pgnotify/internal/transport"
 	"github.com/pgnotify/pgnotify/internal/turn"
 	"github.com/pgnotify/pgnotify/internal/wire"
@@ -143,6 +145,14 @@ func (s *session) returned() bool {
 	}
 	defer s.turn.Release()
 	return s.wire.Clean() && s.wire.Status() == 'I' && !s.wire.Listened() && s.pq.IsValid()
+}
+
+// catchUp takes in what the server has said since the session was returned. An
+// active session has done that already.
+func (s *session) catchUp() {
+	if socket, ok := s.link.Socket.(syscall.Conn); ok && !s.wire.Active() && fdwatch.Readable(socket) {
+		s.wire.CatchUp()
+	}
 }
 
 // close ends the session. A clean one says goodbye to the server.

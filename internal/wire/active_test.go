@@ -28,8 +28,10 @@ func TestActivateBetween(t *testing.T) {
 		conn := wire.NewConn(s, heard)
 		cl := &client{t: t, conn: conn, buf: make([]byte, 4096)}
 		mustAsk(t, cl, startupPacket, join(greeting()...))
-		if !conn.Activate() || !conn.Activate() || !conn.Active() {
-			t.Fatal("not active")
+		for range 2 { // again does nothing
+			if !conn.Activate() || !conn.Active() {
+				t.Fatal("not active")
+			}
 		}
 		mustAsk(t, cl, query("SELECT"), join(param("b", "c"), rowDesc, idle))
 		if got, want := heard.snapshot(), []string{"A a 1", "N 2", "A a 3", "A a 4"}; !slices.Equal(got, want) {

@@ -1,6 +1,9 @@
 package wire
 
-import "unicode/utf8"
+import (
+	"bytes"
+	"unicode/utf8"
+)
 
 // A clipper shortens an ErrorResponse or a NoticeResponse while it streams by,
 // however long it is, in memory of the size of its budget. Every field keeps
@@ -46,28 +49,33 @@ func newClipper(typ byte, length int) *clipper {
 // write takes what it needs from b and returns how much that was; the body is
 // complete when left is 0.
 func (c *clipper) write(b []byte) int {
-	n := min(len(b), c.left)
-	c.left -= n
-	for _, x := range b[:n] {
-		c.add(x)
+	b = b[:min(len(b), c.left)]
+	c.left -= len(b)
+	for rest := b; len(rest) > 0 && !c.ended; {
+		switch {
+		case c.field != 0:
+			rest = c.value(rest)
+			continue
+		case rest[0] == 0:
+			c.ended = true
+		default:
+			c.begin(rest[0])
+		}
+		rest = rest[1:]
 	}
-	return n
+	return len(b)
 }
 
-func (c *clipper) add(x byte) {
-	switch {
-	case c.ended:
-	case c.field == 0 && x == 0:
-		c.ended = true
-	case c.field == 0:
-		c.begin(x)
-	case x == 0:
+// value adds what b has of the field's value and returns what comes after it.
+func (c *clipper) value(b []byte) (rest []byte) {
+	value, rest, whole := bytes.Cut(b, []byte{0})
+	n := min(len(value), c.limit-(len(c.out)-c.start))
+	c.out = append(c.out, value[:n]...)
+	c.cut = c.cut || n < len(value)
+	if whole {
 		c.end()
-	case len(c.out)-c.start < c.limit:
-		c.out = append(c.out, x)
-	default:
-		c.cut = true
 	}
+	return rest
 }
 
 func (c *clipper) begin(field byte) {

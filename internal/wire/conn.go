@@ -178,6 +178,38 @@ func (c *Conn) lastWords(writeErr error) error {
 	}
 }
 
+// CatchUp takes in what has arrived on a passive, idle session: notices, changed
+// parameters, the server's last words, the end. It waits for no more than about
+// a millisecond.
+func (c *Conn) CatchUp() {
+	if c.Busy() || !c.tryLockScan() {
+		return
+	}
+	defer c.readMu.Unlock()
+	_ = c.net.SetReadDeadline(time.Now().Add(pollTime))
+	for {
+		span, err := c.scan.next()
+		if len(span) > 0 { // a request has begun, and its answer is for Read
+			break
+		}
+		if err == nil {
+			err = c.fill()
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if err != nil {
+			_ = c.lose(err)
+			return
+		}
+	}
+	_ = c.net.SetReadDeadline(time.Time{})
+	c.CheckFatal()
+	if c.scan.empty() {
+		c.scan.release()
+	}
+}
+
 // tryLockScan is lockScan for who must not wait; it fails also while another
 // goroutine reads.
 func (c *Conn) tryLockScan() bool {

@@ -264,10 +264,12 @@ func TestLastWords(t *testing.T) {
 		f := &faulty{Conn: near}
 		heard := newEvents()
 		cl := sessionOver(t, f, server, active, heard)
-		f.write = func(p []byte) (int, error) { return 3, syscall.EPIPE }
+		f.write = func(p []byte) (int, error) {
+			send(t, server, notice("goodbye"), killed)
+			server.Close()
+			return 3, syscall.EPIPE
+		}
 		cl.conn.BeginOperation()
-		send(t, server, notice("goodbye"), killed)
-		server.Close()
 		n, err := cl.conn.Write(query("SELECT"))
 		if n != 3 || err == nil || cl.conn.Sent() != 3 {
 			t.Errorf("Write: %d, %v; %d sent", n, err, cl.conn.Sent())
@@ -559,4 +561,41 @@ func mustCopy(t *testing.T, cl *client, server net.Conn) {
 	if _, err := cl.readAnswer(len(copyIn)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestCatchUp: what has arrived on an idle, passive session is taken in.
+func TestCatchUp(t *testing.T) {
+	t.Parallel()
+	heard := newEvents()
+	cl, server := session(t, false, heard)
+	cl.conn.CatchUp()
+	send(t, server, notice("1"), param("TimeZone", "Europe/Rome"), note("a", "2"), notice("3")[:7])
+	cl.conn.CatchUp()
+	if got, want := heard.snapshot(), []string{"N 1", "A a 2"}; !slices.Equal(got, want) {
+		t.Errorf("heard %q, want %q", got, want)
+	}
+	if zone, _ := cl.conn.Parameter("TimeZone"); zone != "Europe/Rome" {
+		t.Error(zone)
+	}
+	if cl.conn.Clean() {
+		t.Error("clean with a part of a frame unread")
+	}
+	send(t, server, notice("3")[7:])
+	cl.conn.CatchUp()
+	if !cl.conn.Clean() || wire.Buffered(cl.conn) != 0 {
+		t.Errorf("clean %v, %d bytes buffered", cl.conn.Clean(), wire.Buffered(cl.conn))
+	}
+	answer := join(rowDesc, row("1"), tag("SELECT 1"), idle)
+	go func() { // the deadline is gone: the answer may take its time
+		_, _ = io.ReadFull(server, make([]byte, len(query("SELECT"))))
+		_, _ = server.Write(answer)
+	}()
+	mustAsk(t, cl, query("SELECT"), append(slices.Clone(param("TimeZone", "Europe/Rome")), answer...))
+	send(t, server, killed)
+	server.Close()
+	cl.conn.CatchUp()
+	if loss := cl.conn.Loss(); loss == nil || loss.Fatal == nil {
+		t.Errorf("%+v", loss)
+	}
+	cl.conn.CatchUp()
 }

@@ -156,7 +156,7 @@ func conversations() []conversation {
 		started("end in a frame", ask(rowDesc, row("1")[:7])),
 		started("bytes that are no UTF-8", ask(note("a", "\xff\xfe"), notice("\xc3("), rowDesc, row("\x80"), report('E', "SERROR", "C22021", "M\xe2\x82"), idle)).with(listens),
 
-		started("large row", ask(rowDesc, note("a", "1"), bigRow, note("a", "2"), bigRow, tag("SELECT 2"), idle, note("a", "3"))).with(listens).with(large),
+		started("large row", ask(rowDesc, note("a", "1"), bigRow, note("a", "2"), row(strings.Repeat("x", 50_000)), tag("SELECT 2"), idle, note("a", "3"))).with(listens).with(large),
 		started("many notifications", ask(slices.Concat(manyNotes(0, 3000), []frame{rowDesc}, manyNotes(3000, 3100), []frame{idle}, manyNotes(3100, 5000))...)).with(listens).with(large),
 		longReports("long error in startup", wire.MaxErrorBody+1, 0),
 		longReports("long error", 40_000, 1),
@@ -386,17 +386,22 @@ func (c conversation) everyCut(t *testing.T, f func(cut func(offset, available i
 	for _, s := range c.steps {
 		total += len(join(s.server...))
 	}
-	if total < 100_000 || !testing.Short() {
-		f(bytewise)
-	}
+	f(func(offset, available int) int {
+		if edge := 50_000; offset > edge && offset < total-edge {
+			return min(available, 997) // the midst of something large
+		}
+		return 1
+	})
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	for range 10 {
-		f(func(_, available int) int { return min(available, 2+random.IntN(16)) })
-		if c.large {
-			break
-		}
+		f(func(offset, available int) int {
+			if c.large && offset > 100_000 {
+				return min(available, 1000+random.IntN(2000))
+			}
+			return min(available, 2+random.IntN(16))
+		})
 	}
 	if !c.large {
 		for at := 1; at < total; at++ {
@@ -404,7 +409,7 @@ func (c conversation) everyCut(t *testing.T, f func(cut func(offset, available i
 		}
 		return
 	}
-	for range 20 {
+	for range 8 {
 		f(cutAt(1 + random.IntN(total-1)))
 	}
 }

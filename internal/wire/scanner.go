@@ -101,6 +101,7 @@ func (s *scanner) take(n int) (ready bool) {
 // flush hands over the notifications taken out so far.
 func (s *scanner) flush() {
 	if len(s.batch) > 0 {
+		s.notes.listened.Store(true) // LISTEN may have been run where no tag tells of it, in a function
 		s.batch = s.events.Notifications(s.batch)
 	}
 }
@@ -144,6 +145,7 @@ func (s *scanner) scan() error {
 				return outOfPlace(b[0])
 			}
 			s.forward(int(size))
+			s.forwardRows()
 			continue
 		}
 		if again, err := s.examine(b, kind, int(size), idle); !again || err != nil {
@@ -158,6 +160,21 @@ func (s *scanner) forward(size int) {
 	n := min(size, s.w-s.c)
 	s.c += n
 	s.rest = size - n
+}
+
+// forwardRows clears the run of whole rows at c, of which a large answer is
+// made: the shortest way through the scanner.
+func (s *scanner) forwardRows() {
+	b := s.buf[s.c:s.w]
+	left := len(b)
+	for len(b) >= headerLen && b[0] == 'D' {
+		size := frameSize(b)
+		if uint64(size) > uint64(len(b)) {
+			break
+		}
+		b = b[size:]
+	}
+	s.c += left - len(b)
 }
 
 // drop takes the frame at c out of the stream; nothing is cleared before it.
@@ -259,7 +276,6 @@ func (s *scanner) notifications() error {
 		at = end
 	}
 	s.drop(at)
-	s.notes.listened.Store(true) // LISTEN may have been run where no tag told of it, in a function
 	return nil
 }
 
