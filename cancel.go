@@ -34,7 +34,10 @@ func (s *session) attach(ctx context.Context) {
 	if s.op.cancel == nil {
 		s.op.cancel = &cancellation{finished: make(chan struct{}), done: make(chan struct{})}
 	}
-	s.op.stop = context.AfterFunc(ctx, s.cancelStatement)
+	if s.op.onCancel == nil {
+		s.op.onCancel = s.cancelStatement
+	}
+	s.op.stop = context.AfterFunc(ctx, s.op.onCancel)
 }
 
 // detach ends the watch over the context and reports whether the context had

@@ -21,12 +21,14 @@ var background = context.Background()
 // back. A session has one, used again and again, so a request allocates
 // nothing for it.
 type operation struct {
-	ctx    context.Context
-	stop   func() bool // detaches from ctx; nil where ctx cannot end
-	cancel *cancellation
-	mark   uint64    // events queued before the request
-	goesOn bool      // the answer outlives the call: rows, COPY
-	copy   *copyStmt // the COPY under way, for database/sql only, which calls one method at a time
+	ctx  context.Context
+	stop func() bool // detaches from ctx; nil where ctx cannot end
+
+	cancel   *cancellation // kept until it is used
+	onCancel func()        // cancelStatement, made once
+	mark     uint64        // events queued before the request
+	goesOn   bool          // the answer outlives the call: rows, COPY
+	copy     *copyStmt     // the COPY under way, for database/sql only, which calls one method at a time
 }
 
 // begin takes the turn for a request. It fails, and nothing is sent, when ctx

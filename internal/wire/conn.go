@@ -332,8 +332,8 @@ func (c *Conn) Clean() bool {
 	if c.Busy() || c.Loss() != nil {
 		return false
 	}
-	if c.lockScan() != nil {
-		return true
+	if r := c.lockScan(); r != nil {
+		return r.inbox.empty()
 	}
 	defer c.readMu.Unlock()
 	return c.scan.empty()

@@ -599,3 +599,25 @@ func TestCatchUp(t *testing.T) {
 	}
 	cl.conn.CatchUp()
 }
+
+// TestCheckFatal: lib/pq reads no further than a FATAL message.
+func TestCheckFatal(t *testing.T) {
+	modes(t, func(t *testing.T, active bool) {
+		cl, server := session(t, active, nobody{})
+		cl.conn.CheckFatal()
+		if cl.conn.Loss() != nil {
+			t.Fatal("lost")
+		}
+		if _, err := cl.conn.Write(query("SELECT")); err != nil {
+			t.Fatal(err)
+		}
+		send(t, server, killed)
+		if _, err := cl.readAnswer(len(killed)); err != nil {
+			t.Fatal(err)
+		}
+		cl.conn.CheckFatal()
+		if loss := cl.conn.Loss(); loss == nil || loss.Err != wire.ErrServerEnded || loss.Fatal == nil || loss.Local {
+			t.Errorf("%+v", loss)
+		}
+	})
+}

@@ -313,7 +313,10 @@ func (c conversation) run(t *testing.T, active bool, cut func(offset, available 
 	heard := newEvents()
 	conn := wire.NewConn(newScript(cut, answers...), heard)
 	defer conn.Close()
-	cl := &client{t: t, conn: conn, raw: c.raw, buf: make([]byte, 4096)}
+	cl := &client{t: t, conn: conn, raw: c.raw, buf: make([]byte, 4096)} // lib/pq's buffer
+	if c.large && rand.IntN(2) == 0 {
+		cl.buf = make([]byte, 1<<20) // or a large row's
+	}
 	var o outcome
 	for i, s := range c.steps {
 		if _, err := conn.Write(s.request); err != nil {

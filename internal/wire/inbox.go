@@ -90,6 +90,13 @@ func (in *inbox) reset() {
 	}
 }
 
+// empty reports whether lib/pq has taken everything.
+func (in *inbox) empty() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.r == len(in.buf)
+}
+
 // close makes reads of the emptied inbox, and puts, fail. The first error stays.
 func (in *inbox) close(err error) {
 	in.mu.Lock()
