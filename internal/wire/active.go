@@ -93,13 +93,29 @@ func (c *Conn) forwardAll(r *reader) error {
 	return nil
 }
 
-// pollTime bounds a read that looks for what has already arrived. pollLooks is
-// how many of them must find nothing: one whose goroutine was held up until its
-// deadline has not looked.
+// pollTime bounds a read that looks for what has already arrived.
 const (
-	pollTime  = 500 * time.Microsecond
-	pollLooks = 2
+	pollTime = 500 * time.Microsecond
+	maxLooks = 8
 )
+
+// look is fill for what has already arrived; where nothing has, the error is
+// os.ErrDeadlineExceeded. It leaves a read deadline behind. A read that was held
+// up until its deadline has not looked at the socket: so there is a second look,
+// and others while the goroutine was held up.
+func (c *Conn) look() error {
+	for looks := 1; ; looks++ {
+		start := time.Now()
+		if err := c.net.SetReadDeadline(start.Add(pollTime)); err != nil {
+			return err
+		}
+		err := c.fill()
+		looked := looks > 1 && time.Since(start) < 2*pollTime || looks == maxLooks
+		if looked || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+	}
+}
 
 // pollPatience is how often a Poll looks whether a request has begun.
 const pollPatience = 10 * time.Millisecond
@@ -132,14 +148,10 @@ func (c *Conn) takePolls(r *reader) []chan struct{} {
 
 // readArrived reads what has arrived.
 func (c *Conn) readArrived(r *reader) error {
-	for looks := 0; looks < pollLooks; {
-		if err := c.net.SetReadDeadline(time.Now().Add(pollTime)); err != nil {
-			return err
-		}
-		err := c.fill()
+	for {
+		err := c.look()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			looks++
-			continue
+			return nil
 		}
 		if err == nil {
 			err = c.forwardAll(r)
@@ -147,9 +159,7 @@ func (c *Conn) readArrived(r *reader) error {
 		if err != nil {
 			return err
 		}
-		looks = 0
 	}
-	return nil
 }
 
 // Poll returns when what had arrived on an active, idle session at the time of

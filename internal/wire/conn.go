@@ -186,14 +186,13 @@ func (c *Conn) CatchUp() {
 		return
 	}
 	defer c.readMu.Unlock()
-	_ = c.net.SetReadDeadline(time.Now().Add(pollTime))
 	for {
 		span, err := c.scan.next()
 		if len(span) > 0 { // a request has begun, and its answer is for Read
 			break
 		}
 		if err == nil {
-			err = c.fill()
+			err = c.look()
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			break
