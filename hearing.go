@@ -2,6 +2,7 @@ package pgnotify
 
 import (
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/pgnotify/pgnotify/internal/dispatch"
@@ -12,14 +13,23 @@ import (
 // when they fall behind.
 const handlerPatience = time.Second
 
-// maxEvents bounds how many notices and notifications wait for handlers.
-const maxEvents = 4096
+// maxWaiting bounds the notices and notifications that wait for handlers, in
+// bytes.
+const maxWaiting = 4 << 20
 
 // An event is something that handlers are called with: a notice or, where it is
-// nil, a notification.
+// nil, notifications.
 type event struct {
-	notice       *Notice
-	notification Notification
+	notice        *Notice
+	notifications []wire.Notification
+}
+
+// weight returns about how many bytes of memory the event holds.
+func (e event) weight() int {
+	if n := e.notice; n != nil {
+		return 512 + len(n.Message) + len(n.Detail) + len(n.Hint) + len(n.Where) + len(n.InternalQuery)
+	}
+	return 64*len(e.notifications) + payloadBytes(e.notifications)
 }
 
 // A hearing is what a session needs to hear the server: its handlers, and what
@@ -51,7 +61,7 @@ func (s *session) hearLocked() *hearing {
 		if s.wire.Status() == 0 {
 			h.started = make(chan struct{})
 		}
-		h.events = dispatch.New(maxEvents, h.handle)
+		h.events = dispatch.New(maxWaiting, event.weight, h.handle)
 		h.backlog.reset(s.lease.Load())
 		s.hearing.Store(h)
 		if s.closed {
@@ -114,9 +124,7 @@ func (s *session) Notice(r *wire.Response) {
 func (s *session) Notifications(items []wire.Notification) (spare []wire.Notification) {
 	h := s.hear()
 	if s.config.OnNotification != nil || !h.notifications.empty() {
-		for _, n := range items {
-			h.enqueue(event{notification: Notification(n)})
-		}
+		h.enqueue(event{notifications: slices.Clone(items)})
 	}
 	return h.backlog.put(items)
 }
@@ -149,11 +157,26 @@ func (h *hearing) handle(e event) {
 		}
 		return
 	}
-	if f := s.config.OnNotification; f != nil {
-		s.protect(func() { f(&s.self, e.notification) })
-	}
-	for _, f := range h.notifications.snapshot() {
-		s.protect(func() { (*f)(e.notification) })
+	h.handleNotifications(e.notifications)
+}
+
+// handleNotifications calls the handlers for each of items. A handler that ends
+// its goroutine, as testing's FailNow does, ends only itself.
+func (h *hearing) handleNotifications(items []wire.Notification) {
+	defer func() {
+		if len(items) > 0 {
+			h.handleNotifications(items)
+		}
+	}()
+	for len(items) > 0 {
+		n := Notification(items[0])
+		items = items[1:]
+		if f := h.s.config.OnNotification; f != nil {
+			h.s.protect(func() { f(&h.s.self, n) })
+		}
+		for _, f := range h.notifications.snapshot() {
+			h.s.protect(func() { (*f)(n) })
+		}
 	}
 }
 

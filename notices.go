@@ -98,7 +98,7 @@ type NoticeConn interface {
 	// goroutine of the session, and a statement's notices have been handled
 	// when the statement returns. A handler that panics is logged and stops
 	// nobody else. While a handler blocks, later notices wait; after a second
-	// the statement returns without it, and when 4096 wait, further ones are
+	// the statement returns without it, and when 4 MiB wait, further ones are
 	// dropped, which is logged. A request on the same session from within a
 	// handler works once the statement has returned, or fails with [ErrBusy].
 	//

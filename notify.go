@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,7 +41,9 @@ type Notification struct {
 // own from then on. What arrives is kept until it is taken: at least 32,768
 // notifications or 8 MiB of payload. What comes beyond is counted, and the
 // count stands in the sequence as a *[GapError]. A session that has listened is
-// closed, and not reused, when it is returned to the pool.
+// closed, and not reused, when it is returned to the pool. LISTEN is noticed as a
+// statement of its own, and, within a function or a DO block, when the first
+// notification comes.
 type NotificationConn interface {
 	// Listen subscribes the session to channels, in one round trip; within a
 	// transaction, from its commit on. Names are taken as they are, case and all;
@@ -56,7 +59,7 @@ type NotificationConn interface {
 	// AddNotificationHandler has f called with each notification of the session,
 	// until remove is called or the session is returned to the pool. What
 	// [NoticeConn] says of handlers holds here too. Handlers and iterators do not
-	// compete: each handler gets every notification.
+	// compete: each handler gets every notification, unless it falls 4 MiB behind.
 	AddNotificationHandler(f func(Notification)) (remove func())
 
 	// WaitForNotification returns the next notification that has not been taken.
@@ -124,38 +127,56 @@ func (c *Conn) Unlisten(ctx context.Context, channels ...string) error {
 	if len(channels) == 0 {
 		sql.WriteString("UNLISTEN *")
 	}
-	if err := c.run(ctx, sql.String()); err != nil {
-		return &opError{"unlisten " + quoteAll(channels), err}
+	if len(channels) == 0 {
+		channels = []string{everyChannel}
 	}
-	switch {
-	case c.s.wire.Status() != 'I': // in a transaction it may yet be rolled back
-	case len(channels) == 0:
-		c.s.hear().backlog.reset(c.s.lease.Load())
-	default:
-		c.s.hear().backlog.drop(channels)
+	if err := c.run(ctx, sql.String(), channels...); err != nil {
+		return &opError{"unlisten " + quoteAll(channels), err}
 	}
 	return nil
 }
 
-// quoteAll names channels in an error, * for all of them.
-func quoteAll(channels []string) string {
-	if len(channels) == 0 {
-		return "*"
+// everyChannel stands for all channels in a list of those that UNLISTEN named.
+const everyChannel = ""
+
+// dropUnlistened forgets what was received of the channels that UNLISTEN named,
+// when the transaction has ended, unless it was rolled back.
+func (s *session) dropUnlistened() {
+	channels := s.op.unlistened
+	if len(channels) == 0 || s.wire.Status() != 'I' {
+		return
 	}
+	s.op.unlistened = nil
+	h := s.hearing.Load()
+	switch {
+	case h == nil || s.wire.Undone():
+	case slices.Contains(channels, everyChannel):
+		h.backlog.reset(s.lease.Load())
+	default:
+		h.backlog.drop(channels)
+	}
+}
+
+// quoteAll names channels in an error.
+func quoteAll(channels []string) string {
 	quoted := make([]string, len(channels))
 	for i, name := range channels {
-		quoted[i] = strconv.Quote(name)
+		if quoted[i] = strconv.Quote(name); name == everyChannel {
+			quoted[i] = "*"
+		}
 	}
 	return strings.Join(quoted, ", ")
 }
 
-// run sends a statement of the handle's own.
-func (c *Conn) run(ctx context.Context, sql string) (err error) {
+// run sends a statement of the handle's own, which names channels in UNLISTEN.
+func (c *Conn) run(ctx context.Context, sql string, unlistened ...string) (err error) {
 	if err := c.s.beginLeased(ctx, c.lease); err != nil {
 		return err
 	}
 	defer c.s.end(&err)
-	_, err = c.s.pq.ExecContext(background, sql, nil)
+	if _, err = c.s.pq.ExecContext(background, sql, nil); err == nil {
+		c.s.op.unlistened = append(c.s.op.unlistened, unlistened...)
+	}
 	return err
 }
 

@@ -324,7 +324,7 @@ func TestHandlerThatBlocks(t *testing.T) {
 	for _, m := range modes(t) {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			const count = 6000
+			const count, size = 16_000, 250 // more than waits for handlers, less than the backlog keeps
 			log := new(lockedBuffer)
 			db := open(t, m.dsn, logTo(log))
 			s, channel := take(t, db), uniqueName("blocks")
@@ -334,15 +334,17 @@ func TestHandlerThatBlocks(t *testing.T) {
 			notify(t, db, channel, "0")
 			recv(t, entered)
 			start := time.Now()
-			mustExec(t, s, "select pg_notify($1, i::text) from generate_series(1, $2::int) i", channel, count)
+			mustExec(t, s, "select pg_notify($1, rpad(i::text, $3, 'x')) from generate_series(1, $2::int) i", channel, count, size)
 			if d := time.Since(start); d > 15*time.Second {
 				t.Errorf("the statement took %v", d)
 			}
 			if got := strings.Count(log.String(), `"level":"WARN"`); got != 1 {
 				t.Errorf("%d warnings were logged, want 1: %s", got, log)
 			}
-			for i := range count + 1 {
-				s.wantNext(t, fmt.Sprint(i))
+			s.wantNext(t, "0")
+			for i := range count {
+				number := fmt.Sprint(i + 1)
+				s.wantNext(t, number+strings.Repeat("x", size-len(number)))
 			}
 			close(release)
 			notify(t, s, channel, "after")

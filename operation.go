@@ -24,11 +24,12 @@ type operation struct {
 	ctx  context.Context
 	stop func() bool // detaches from ctx; nil where ctx cannot end
 
-	cancel   *cancellation // kept until it is used
-	onCancel func()        // cancelStatement, made once
-	mark     uint64        // events queued before the request
-	goesOn   bool          // the answer outlives the call: rows, COPY
-	copy     *copyStmt     // the COPY under way, for database/sql only, which calls one method at a time
+	cancel     *cancellation // kept until it is used
+	onCancel   func()        // cancelStatement, made once
+	mark       uint64        // events queued before the request
+	goesOn     bool          // the answer outlives the call: rows, COPY
+	unlistened []string      // channels that UNLISTEN named in the transaction under way
+	copy       *copyStmt     // the COPY under way, for database/sql only, which calls one method at a time
 }
 
 // begin takes the turn for a request. It fails, and nothing is sent, when ctx
@@ -107,6 +108,7 @@ func (s *session) finish(err *error) {
 	if *err != nil && s.gaveUp() {
 		s.wire.Abort(&libpqError{*err})
 	}
+	s.dropUnlistened()
 	*err = s.translate(*err, canceled)
 	s.op.ctx = nil
 }

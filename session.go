@@ -32,7 +32,8 @@ type session struct {
 	link   *transport.Conn
 	wire   *wire.Conn
 	pq     libpqConn
-	self   Conn // the driver.Conn that the pool holds
+	self   Conn           // the driver.Conn that the pool holds
+	probe  *fdwatch.Probe // made at the first checkout; nil where there is none
 
 	turn turn.Turn
 	op   operation // of whoever has the turn
@@ -150,7 +151,15 @@ func (s *session) returned() bool {
 // catchUp takes in what the server has said since the session was returned. An
 // active session has done that already.
 func (s *session) catchUp() {
-	if socket, ok := s.link.Socket.(syscall.Conn); ok && !s.wire.Active() && fdwatch.Readable(socket) {
+	if s.wire.Active() {
+		return
+	}
+	if s.probe == nil {
+		if socket, ok := s.link.Socket.(syscall.Conn); ok {
+			s.probe = fdwatch.NewProbe(socket)
+		}
+	}
+	if s.probe != nil && s.probe.Readable() {
 		s.wire.CatchUp()
 	}
 }

@@ -14,12 +14,14 @@ import (
 // concurrent use, also from within the function.
 type Queue[E any] struct {
 	run    func(E)
+	weigh  func(E) int
 	limit  int
 	queued atomic.Uint64 // events accepted so far
 
 	mu      sync.Mutex // guards the fields below
 	done    uint64     // events run so far
-	events  []E
+	events  []weighed[E]
+	weight  int // of events
 	running bool
 	closed  bool
 	stalled bool // somebody waited in vain, and no event has been run since
@@ -27,9 +29,18 @@ type Queue[E any] struct {
 	changed chan struct{} // closed when an event has been run; nil when nobody waits
 }
 
-// New returns a queue of at most limit events for run.
-func New[E any](limit int, run func(E)) *Queue[E] {
-	return &Queue[E]{run: run, limit: limit}
+type weighed[E any] struct {
+	event  E
+	weight int
+}
+
+// New returns a queue for run that takes events until those in it weigh limit;
+// each weighs what weigh says, 1 where that is nil.
+func New[E any](limit int, weigh func(E) int, run func(E)) *Queue[E] {
+	if weigh == nil {
+		weigh = func(E) int { return 1 }
+	}
+	return &Queue[E]{run: run, weigh: weigh, limit: limit}
 }
 
 // Put queues e. While the queue is full it waits for up to patience, and then
@@ -59,7 +70,7 @@ func (q *Queue[E]) Put(e E, patience time.Duration) bool {
 func (q *Queue[E]) stall() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.stalled = len(q.events) >= q.limit
+	q.stalled = q.weight >= q.limit
 }
 
 // put queues e, drops it (last: this is the last try), or returns a channel to
@@ -70,8 +81,10 @@ func (q *Queue[E]) put(e E, last bool) (<-chan struct{}, bool) {
 	switch {
 	case q.closed:
 		return nil, false
-	case len(q.events) < q.limit:
-		q.events = append(q.events, e)
+	case q.weight < q.limit:
+		w := q.weigh(e)
+		q.events = append(q.events, weighed[E]{e, w})
+		q.weight += w
 		q.queued.Add(1)
 		q.startLocked()
 		return nil, true
@@ -128,11 +141,11 @@ func (q *Queue[E]) take() (e E, ok bool) {
 		q.events = nil
 		return e, false
 	}
-	e = q.events[0]
-	var zero E
-	q.events[0] = zero
+	first := q.events[0]
+	q.events[0] = weighed[E]{}
 	q.events = q.events[1:]
-	return e, true
+	q.weight -= first.weight
+	return first.event, true
 }
 
 func (q *Queue[E]) ran() {
@@ -201,6 +214,6 @@ func (q *Queue[E]) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
-	q.events = nil
+	q.events, q.weight = nil, 0
 	q.wakeLocked()
 }

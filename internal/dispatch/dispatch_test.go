@@ -43,7 +43,7 @@ func put(t *testing.T, q *dispatch.Queue[int], events ...int) {
 func TestEventsAreRunInOrder(t *testing.T) {
 	t.Parallel()
 	var got, want []int
-	q := dispatch.New(1000, func(i int) { got = append(got, i) }) // one at a time: the race detector would tell
+	q := dispatch.New(1000, nil, func(i int) { got = append(got, i) }) // one at a time: the race detector would tell
 	for i := range 1000 {
 		want = append(want, i)
 		mark := q.Mark()
@@ -61,7 +61,7 @@ func TestEventsAreRunInOrder(t *testing.T) {
 func TestFullQueueDrops(t *testing.T) {
 	t.Parallel()
 	g := newGate()
-	q := dispatch.New(2, g.run)
+	q := dispatch.New(2, nil, g.run)
 	put(t, q, 0)
 	<-g.entered // it is no longer waiting
 	put(t, q, 1, 2)
@@ -87,7 +87,7 @@ func TestFullQueueDrops(t *testing.T) {
 func TestPutWaitsForRoom(t *testing.T) {
 	t.Parallel()
 	g := newGate()
-	q := dispatch.New(1, g.run)
+	q := dispatch.New(1, nil, g.run)
 	put(t, q, 0)
 	<-g.entered
 	put(t, q, 1)
@@ -111,7 +111,7 @@ func TestPatienceIsLostOnce(t *testing.T) {
 	t.Parallel()
 	const patience = 50 * time.Millisecond
 	g := newGate()
-	q := dispatch.New(1, g.run)
+	q := dispatch.New(1, nil, g.run)
 	put(t, q, 0)
 	<-g.entered
 	put(t, q, 1)
@@ -141,7 +141,7 @@ func TestPatienceIsLostOnce(t *testing.T) {
 func TestFlush(t *testing.T) {
 	t.Parallel()
 	g := newGate()
-	q := dispatch.New(10, g.run)
+	q := dispatch.New(10, nil, g.run)
 	put(t, q, 0)
 	<-g.entered
 
@@ -181,7 +181,7 @@ func TestTheFunctionMayUseTheQueue(t *testing.T) {
 		q   *dispatch.Queue[int]
 		got []int
 	)
-	q = dispatch.New(10, func(i int) {
+	q = dispatch.New(10, nil, func(i int) {
 		got = append(got, i)
 		mark := q.Mark()
 		q.Flush(mark, long)
@@ -202,7 +202,7 @@ func TestTheFunctionMayUseTheQueue(t *testing.T) {
 func TestFunctionThatEndsItsGoroutine(t *testing.T) {
 	t.Parallel()
 	var ran atomic.Int32
-	q := dispatch.New(10, func(i int) {
+	q := dispatch.New(10, nil, func(i int) {
 		ran.Add(1)
 		if i%2 == 0 {
 			runtime.Goexit()
@@ -225,7 +225,7 @@ func TestFunctionThatEndsItsGoroutine(t *testing.T) {
 func TestClose(t *testing.T) {
 	t.Parallel()
 	g := newGate()
-	q := dispatch.New(2, g.run)
+	q := dispatch.New(2, nil, g.run)
 	put(t, q, 0)
 	<-g.entered
 	put(t, q, 1, 2)
@@ -260,7 +260,7 @@ func TestCloseFromTheFunction(t *testing.T) {
 	t.Parallel()
 	ran := make(chan int, 10)
 	var q *dispatch.Queue[int]
-	q = dispatch.New(10, func(i int) {
+	q = dispatch.New(10, nil, func(i int) {
 		ran <- i
 		q.Close()
 	})
@@ -283,7 +283,7 @@ func TestStress(t *testing.T) {
 		accepted [producers]int
 		q        *dispatch.Queue[[2]int]
 	)
-	q = dispatch.New(16, func(e [2]int) {
+	q = dispatch.New(16, nil, func(e [2]int) {
 		if e[1] <= last[e[0]] {
 			t.Errorf("producer %d: %d after %d", e[0], e[1], last[e[0]])
 		}

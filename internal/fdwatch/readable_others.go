@@ -4,5 +4,11 @@ package fdwatch
 
 import "syscall"
 
-// Readable reports false: this is not implemented on this system.
-func Readable(syscall.Conn) bool { return false }
+// A Probe looks whether a socket has something to read.
+type Probe struct{}
+
+// NewProbe returns nil: this is not implemented on this system.
+func NewProbe(syscall.Conn) *Probe { return nil }
+
+// Readable reports false.
+func (*Probe) Readable() bool { return false }

@@ -33,7 +33,7 @@ func pair(t *testing.T) (client, server *net.TCPConn) {
 // awaitReadable gives the system time to deliver.
 func awaitReadable(t *testing.T, c *net.TCPConn) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !fdwatch.Readable(c); {
+	for deadline := time.Now().Add(10 * time.Second); !fdwatch.NewProbe(c).Readable(); {
 		if time.Now().After(deadline) {
 			t.Fatal("not readable")
 		}
@@ -44,7 +44,7 @@ func awaitReadable(t *testing.T, c *net.TCPConn) {
 func TestSilentSocketIsNotReadable(t *testing.T) {
 	t.Parallel()
 	c, _ := pair(t)
-	if fdwatch.Readable(c) {
+	if fdwatch.NewProbe(c).Readable() {
 		t.Error("readable, but nothing was sent")
 	}
 }
@@ -60,7 +60,7 @@ func TestSocketWithBytesIsReadable(t *testing.T) {
 	if n, err := c.Read(b[:]); n != 1 || err != nil {
 		t.Errorf("looking took the byte: %d, %v", n, err)
 	}
-	if fdwatch.Readable(c) {
+	if fdwatch.NewProbe(c).Readable() {
 		t.Error("readable, but everything was read")
 	}
 }
@@ -74,9 +74,11 @@ func TestEndedSocketIsReadable(t *testing.T) {
 
 func TestClosedSocketIsNotReadable(t *testing.T) {
 	t.Parallel()
-	c, _ := pair(t)
+	c, s := pair(t)
+	probe := fdwatch.NewProbe(c)
+	s.Close()
 	c.Close()
-	if fdwatch.Readable(c) {
+	if probe.Readable() {
 		t.Error("readable, but closed")
 	}
 }

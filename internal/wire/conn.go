@@ -318,6 +318,10 @@ func (c *Conn) Status() byte { return byte(c.notes.status.Load()) }
 // have.
 func (c *Conn) Listened() bool { return c.notes.listened.Load() }
 
+// Undone reports whether the last transaction was rolled back, or its last
+// statement failed outside of one.
+func (c *Conn) Undone() bool { return c.notes.undone.Load() }
+
 // Backend returns the process id and the cancel key of the server's process.
 // The key must not be changed.
 func (c *Conn) Backend() (pid uint32, key []byte) { return c.notes.backend() }

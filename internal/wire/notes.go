@@ -16,6 +16,7 @@ type notes struct {
 	awaited  atomic.Int32  // ReadyForQuery messages the server still owes
 	status   atomic.Uint32 // transaction status of the last ReadyForQuery: 'I', 'T', 'E'; 0 before the first
 	listened atomic.Bool   // a LISTEN took effect, or may have
+	undone   atomic.Bool   // the last transaction was rolled back
 	fatal    atomic.Pointer[Response]
 
 	mu     sync.Mutex // guards the fields below
@@ -156,15 +157,17 @@ func (t *listenTracker) tag(tag []byte) (listens bool) {
 
 // ready looks at the status of a ReadyForQuery and reports whether it made a
 // LISTEN take effect: outside a transaction block the statements since the last
-// one are committed, unless one of them failed.
-func (t *listenTracker) ready(status byte) (listens bool) {
+// one are committed, unless one of them failed. undone tells of the transaction
+// that has ended, if one has.
+func (t *listenTracker) ready(status byte) (listens, undone bool) {
 	if status != 'I' {
 		t.failed = false
-		return false
+		return false, false
 	}
-	listens = t.pending && !t.rolledBack && !t.failed
+	undone = t.rolledBack || t.failed
+	listens = t.pending && !undone
 	*t = listenTracker{}
-	return listens
+	return listens, undone
 }
 
 func appendFrame(dst []byte, typ byte, body []byte) []byte {

@@ -381,9 +381,11 @@ func (s *scanner) readyForQuery(body []byte) error {
 	if len(body) != 1 || body[0] != 'I' && body[0] != 'T' && body[0] != 'E' {
 		return &FrameError{Type: 'Z', Reason: "not a transaction status"}
 	}
-	if s.listen.ready(body[0]) {
+	listens, undone := s.listen.ready(body[0])
+	if listens {
 		s.notes.listened.Store(true)
 	}
+	s.notes.undone.Store(undone)
 	s.notes.status.Store(uint32(body[0]))
 	s.notes.awaited.Add(-1)
 	s.phase = running
