@@ -39,6 +39,7 @@ type backlog struct {
 	count   int                   // notifications in waiting
 	bytes   int                   // their payload
 	spares  [][]wire.Notification // empty ones to be filled
+	dirty   bool                  // they hold what they held before
 }
 
 func newBacklog() backlog { return backlog{wake: make(chan struct{}, 1)} }
@@ -125,31 +126,37 @@ func (b *backlog) turnLocked() {
 	}
 }
 
-// Bounds of the memory kept for batches to come: how many while a burst lasts,
-// one afterwards, and how many notifications each has room for.
+// Bounds of the memory kept for batches to come: how many, while a burst lasts
+// and afterwards, and how many notifications each has room for.
 const (
-	maxSpares    = 8
-	maxSpareSize = 1024
+	maxSpares     = 8
+	maxIdleSpares = 3
+	maxSpareSize  = 2048
 )
 
-// keepSpareLocked keeps the memory of a batch that was taken. While a burst
-// lasts, what the batch held is not cleared: it is overwritten soon.
+// keepSpareLocked keeps the memory of a batch that was taken. What the batch
+// held is cleared when a burst is over; while it lasts, it is overwritten soon.
 func (b *backlog) keepSpareLocked(items []wire.Notification) {
-	burst := len(b.waiting) > 1
-	switch {
-	case cap(items) == 0 || cap(items) > maxSpareSize || len(b.spares) == maxSpares:
-	case burst:
+	if cap(items) > 0 && cap(items) <= maxSpareSize && len(b.spares) < maxSpares {
 		b.spares = append(b.spares, items[:0])
-	default:
-		clear(items)
-		clear(b.spares)
-		b.spares = append(b.spares[:0], items[:0])
+		b.dirty = true
 	}
+	if len(b.waiting) > 1 || !b.dirty {
+		return
+	}
+	for len(b.spares) > maxIdleSpares {
+		b.takeSpareLocked()
+	}
+	for _, spare := range b.spares {
+		clear(spare[:cap(spare)])
+	}
+	b.dirty = false
 }
 
 func (b *backlog) takeSpareLocked() (spare []wire.Notification) {
 	if last := len(b.spares) - 1; last >= 0 {
-		spare, b.spares = b.spares[last], b.spares[:last]
+		spare, b.spares[last] = b.spares[last], nil
+		b.spares = b.spares[:last]
 	}
 	return spare
 }

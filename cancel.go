@@ -3,7 +3,6 @@ package pgnotify
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -25,10 +24,13 @@ type cancellation struct {
 	done     chan struct{} // closed when no cancel request can reach the server any more
 }
 
-// attach has the statement cancelled when ctx ends. It starts no goroutine
-// before that.
+// attach has the statement cancelled when ctx ends or, where ctx cannot end, when
+// that of its transaction does. It starts no goroutine before that.
 func (s *session) attach(ctx context.Context) {
-	if ctx.Done() == nil {
+	if ctx.Done() == nil && s.op.txCtx != nil {
+		ctx = s.op.txCtx
+	}
+	if s.op.ctx = ctx; ctx.Done() == nil {
 		return
 	}
 	if s.op.cancel == nil {
@@ -60,23 +62,29 @@ func (s *session) detach() (canceled bool) {
 
 // cancelStatement runs on the goroutine of context.AfterFunc. It repeats the
 // cancel request until the operation is over, and closes the socket when it is
-// not over within Config.CancelTimeout.
+// not over within Config.CancelTimeout, or when a request is still under way
+// then: that one could hit a later statement.
 func (s *session) cancelStatement() {
 	c := s.op.cancel
 	defer close(c.done)
 	ctx, stop := context.WithTimeout(background, s.config.cancelTimeout())
 	defer stop()
-	for {
-		err := s.sendCancel(ctx)
+	lost := errCancelTimeout
+	for ctx.Err() == nil {
+		if err := s.sendCancel(ctx); err != nil {
+			lost = fmt.Errorf("%w: %v", errCancelTimeout, err) // not %w: the deadline is not the caller's
+		}
+		if ctx.Err() != nil {
+			break
+		}
 		select {
 		case <-c.finished:
 			return
 		case <-ctx.Done():
-			s.wire.Abort(fmt.Errorf("%w: %w", errCancelTimeout, err))
-			return
 		case <-time.After(resendCancel):
 		}
 	}
+	s.wire.Abort(lost)
 }
 
 // sendCancel sends a cancel request to the server's address, under the session's
@@ -101,9 +109,9 @@ func (s *session) sendCancel(ctx context.Context) error {
 	if _, err := link.Write(append(packet, key...)); err != nil {
 		return err
 	}
-	_, err = io.Copy(io.Discard, link)
+	_, _ = io.Copy(io.Discard, link)
 	if ctx.Err() != nil {
-		return errors.Join(ctx.Err(), err)
+		return ctx.Err()
 	}
 	return nil // however the server closed it
 }

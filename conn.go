@@ -75,7 +75,7 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (_ driver.Tx,
 	if err != nil {
 		return nil, err
 	}
-	return &tx{s: c.s, inner: inner}, nil
+	return newTx(c.s, ctx, inner), nil
 }
 
 // Begin implements [driver.Conn].
@@ -119,7 +119,7 @@ func (c *Conn) ResetSession(context.Context) error {
 	if c.s.lease.Load() != 0 && !c.s.returned() { // a wrapper hides IsValid
 		return driver.ErrBadConn
 	}
-	if loss := c.s.wire.Loss(); loss != nil || !c.s.wire.Clean() {
+	if !c.s.wire.Clean() || c.s.wire.Listened() { // a LISTEN within a function shows by what it brings
 		return driver.ErrBadConn
 	}
 	c.s.beginLease()

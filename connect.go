@@ -170,7 +170,8 @@ func (a *attempt) start(ctx context.Context, route transport.Route) (*session, *
 func (a *attempt) startLibpq(s *session) (conn any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			conn, err = nil, s.caught(p)
+			_ = s.caught(p)
+			conn, err = nil, s.wire.Loss().Err
 		}
 	}()
 	config := a.config.Config.Clone()

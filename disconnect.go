@@ -113,7 +113,7 @@ func IsDisconnect(err error) bool {
 	return errors.As(err, &e)
 }
 
-// errCancelTimeout and errLibpq are the errors with which pgnotify itself gives
+// errCancelTimeout and libpqError are the errors with which pgnotify itself gives
 // up a session.
 var errCancelTimeout = errors.New("cancel_timeout expired")
 

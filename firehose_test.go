@@ -99,7 +99,7 @@ func spray(c net.Conn) {
 			return
 		}
 		c.Write(append(frame('C', "LISTEN\x00"), frame('Z', "I")...))
-		if channel := quoted(string(query)); strings.HasPrefix(channel, "fire_") {
+		if channel := quoted(string(query)); strings.HasPrefix(string(query), "LISTEN") {
 			n, _ := strconv.Atoi(strings.TrimPrefix(channel, "fire_"))
 			sprayNotifications(c, channel, n)
 		}

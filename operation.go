@@ -24,12 +24,13 @@ type operation struct {
 	ctx  context.Context
 	stop func() bool // detaches from ctx; nil where ctx cannot end
 
-	cancel     *cancellation // kept until it is used
-	onCancel   func()        // cancelStatement, made once
-	mark       uint64        // events queued before the request
-	goesOn     bool          // the answer outlives the call: rows, COPY
-	unlistened []string      // channels that UNLISTEN named in the transaction under way
-	copy       *copyStmt     // the COPY under way, for database/sql only, which calls one method at a time
+	txCtx      context.Context // the transaction's, for statements that have none; nil outside
+	cancel     *cancellation   // kept until it is used
+	onCancel   func()          // cancelStatement, made once
+	mark       uint64          // events queued before the request
+	goesOn     bool            // the answer outlives the call: rows, COPY
+	unlistened []string        // channels that UNLISTEN named in the transaction under way
+	copy       *copyStmt       // the COPY under way, for database/sql only, which calls one method at a time
 }
 
 // begin takes the turn for a request. It fails, and nothing is sent, when ctx
@@ -51,7 +52,7 @@ func (s *session) begin(ctx context.Context) error {
 		s.turn.Release()
 		return err
 	}
-	s.op.ctx, s.op.mark, s.op.goesOn = ctx, s.mark(), false
+	s.op.mark, s.op.goesOn = s.mark(), false
 	s.attach(ctx)
 	return nil
 }
@@ -66,7 +67,7 @@ func (s *session) beginLeased(ctx context.Context, lease uint64) error {
 	}
 	if err := s.checkLease(lease); err != nil { // it was returned while we waited
 		s.detach()
-		s.turn.Release()
+		s.freeTurn()
 		return err
 	}
 	return nil

@@ -145,6 +145,7 @@ func (s *session) returned() bool {
 		return false
 	}
 	defer s.turn.Release()
+	s.op.txCtx = nil
 	return s.wire.Clean() && s.wire.Status() == 'I' && !s.wire.Listened() && s.pq.IsValid()
 }
 
@@ -192,13 +193,9 @@ func (s *session) activate() {
 // freeTurn gives the turn back and activates the wire, if somebody wants it:
 // whoever fails to take the turn leaves that to whoever has it.
 func (s *session) freeTurn() {
-	for {
-		if s.wantActive.Load() {
-			s.wire.Activate()
-		}
+	for again := true; again; {
+		failed := s.wantActive.Load() && !s.wire.Activate()
 		s.turn.Release()
-		if !s.wantActive.Load() || s.wire.Active() || s.wire.Loss() != nil || !s.turn.TryTake() {
-			return
-		}
+		again = !failed && s.wantActive.Load() && !s.wire.Active() && s.turn.TryTake()
 	}
 }

@@ -76,12 +76,15 @@ func (st *stmt) Query(args []driver.Value) (driver.Rows, error) {
 }
 
 // Close frees the statement on the server. There is nothing to free where the
-// session is lost.
+// session is lost. database/sql may hold the pool's lock meanwhile, so it has a
+// time limit of its own.
 func (st *stmt) Close() (err error) {
 	if st.s.wire.Loss() != nil {
 		return nil
 	}
-	if err := st.s.begin(background); err != nil {
+	ctx, stop := context.WithTimeout(background, st.s.config.cancelTimeout())
+	defer stop()
+	if err := st.s.begin(ctx); err != nil {
 		return err
 	}
 	defer st.s.end(&err)
@@ -135,7 +138,6 @@ func (st *copyStmt) run(ctx context.Context, last bool, step func() (driver.Resu
 	}
 	st.ended = last
 	st.s.op.goesOn = !last
-	st.s.op.ctx = ctx
 	st.s.attach(ctx)
 	defer st.endStep(&err)
 	return step()
@@ -163,26 +165,49 @@ func (st *copyStmt) Close() error {
 	return err
 }
 
-// A tx is a transaction.
+// A tx is a transaction, and within it statements without a context of their own
+// have that of BeginTx.
 type tx struct {
 	s     *session
+	ctx   context.Context // of BeginTx; database/sql passes none at the end
 	inner driver.Tx
 }
 
-func (t *tx) Commit() error { return t.finish(t.inner.Commit) }
+// newTx begins a transaction on the session, whose turn the caller has.
+func newTx(s *session, ctx context.Context, inner driver.Tx) *tx {
+	s.op.txCtx = ctx
+	return &tx{s: s, ctx: ctx, inner: inner}
+}
 
-// Rollback ends a COPY that was given up, too.
+// Commit rolls back where the context has ended.
+func (t *tx) Commit() error {
+	if err := t.ctx.Err(); err != nil {
+		_ = t.Rollback()
+		return err
+	}
+	return t.finish(t.ctx, t.inner.Commit)
+}
+
+// Rollback ends a COPY that was given up, too. Where the context has ended it
+// waits for no longer than a cancelled statement may.
 func (t *tx) Rollback() error {
 	if st := t.s.op.copy; st != nil {
 		_ = st.Close()
 	}
-	return t.finish(t.inner.Rollback)
+	ctx := t.ctx
+	if ctx.Err() != nil {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(background, t.s.config.cancelTimeout())
+		defer stop()
+	}
+	return t.finish(ctx, t.inner.Rollback)
 }
 
-func (t *tx) finish(f func() error) (err error) {
-	if err := t.s.begin(background); err != nil {
+func (t *tx) finish(ctx context.Context, f func() error) (err error) {
+	if err := t.s.begin(ctx); err != nil {
 		return err
 	}
 	defer t.s.end(&err)
+	t.s.op.txCtx = nil
 	return f()
 }

@@ -25,8 +25,8 @@ func IsNotPostgres(err error) bool {
 
 // ParseNotification reads the body of a NotificationResponse.
 func ParseNotification(body []byte) (Notification, error) {
-	pid, channel, payload, err := cutNotification(body)
-	return Notification{Channel: string(channel), Payload: string(payload), PID: pid}, err
+	pid, channel, payload, err := cutNotification(body, new(interner))
+	return Notification{Channel: channel, Payload: string(payload), PID: pid}, err
 }
 
 // Clip shortens the body of a message of the given type, fed in pieces of the

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"encoding/binary"
+	"strings"
 )
 
 // Notification is a NotificationResponse: what NOTIFY sent, and from where.
@@ -13,45 +14,55 @@ type Notification struct {
 }
 
 // cutNotification finds the parts of the body of a NotificationResponse: the
-// sender's process id, then channel and payload, each with a terminator. They
-// are slices of body.
-func cutNotification(body []byte) (pid uint32, channel, payload []byte, err error) {
+// sender's process id, then channel and payload, each with a terminator. The
+// channel is shared by all notifications of that channel, the payload is a slice
+// of body.
+func cutNotification(body []byte, names *interner) (pid uint32, channel string, payload []byte, err error) {
 	if len(body) < 4 {
-		return 0, nil, nil, &FrameError{Type: 'A', Reason: "no process id"}
+		return 0, "", nil, &FrameError{Type: 'A', Reason: "no process id"}
 	}
 	text := body[4:]
-	i := bytes.IndexByte(text, 0)
-	if i < 0 {
-		return 0, nil, nil, &FrameError{Type: 'A', Reason: "the channel has no terminator"}
+	channel, ok := names.again(text)
+	if !ok {
+		i := bytes.IndexByte(text, 0)
+		if i < 0 {
+			return 0, "", nil, &FrameError{Type: 'A', Reason: "the channel has no terminator"}
+		}
+		channel = names.intern(text[:i])
 	}
-	payload = text[i+1:]
+	payload = text[len(channel)+1:]
 	end := bytes.IndexByte(payload, 0)
 	if end < 0 || end != len(payload)-1 {
-		return 0, nil, nil, &FrameError{Type: 'A', Reason: "the payload has no terminator at its end"}
+		return 0, "", nil, &FrameError{Type: 'A', Reason: "the payload has no terminator at its end"}
 	}
-	return binary.BigEndian.Uint32(body), text[:i], payload[:end], nil
+	return binary.BigEndian.Uint32(body), channel, payload[:end], nil
 }
 
-// blockSize bounds how many bytes of the stream short payloads share as one
-// allocation, and so what one that is kept can keep in memory.
+// blockSize bounds how many bytes short payloads share as one allocation, and so
+// what one that is kept can keep in memory.
 const blockSize = 512
 
-// A blockCopier copies payloads out of a run of frames: a long one alone, short
-// ones many at a time.
-type blockCopier struct {
-	block string // copy of the run from start on
-	start int
+// A payloadCopier copies payloads: a long one alone, short ones many to an
+// allocation.
+type payloadCopier struct {
+	block strings.Builder // grown once, never beyond
+	left  int             // room in block
 }
 
-// copy returns run[from:to] as a string.
-func (c *blockCopier) copy(run []byte, from, to int) string {
-	if to-from > blockSize/4 {
-		return string(run[from:to])
+// copy returns payload as a string; about more payloads of its size follow.
+func (c *payloadCopier) copy(payload []byte, more int) string {
+	if len(payload) > blockSize/4 {
+		return string(payload)
 	}
-	if from < c.start || to > c.start+len(c.block) {
-		c.block, c.start = string(run[from:min(from+blockSize, len(run))]), from
+	if len(payload) > c.left {
+		c.left = min(blockSize, len(payload)*(more+1))
+		c.block = strings.Builder{}
+		c.block.Grow(c.left)
 	}
-	return c.block[from-c.start : to-c.start]
+	start := c.block.Len()
+	c.block.Write(payload)
+	c.left -= len(payload)
+	return c.block.String()[start:]
 }
 
 // maxInterned bounds how many channel names a session remembers.
@@ -61,14 +72,21 @@ const maxInterned = 1024
 // allocation for a session and not one for a notification. The zero value is
 // ready for use; it is not safe for concurrent use.
 type interner struct {
-	last  string // most notifications are of the channel of the one before
+	last  string // of the notification before
 	names map[string]string
 }
 
-func (in *interner) intern(b []byte) string {
-	if string(b) == in.last {
-		return in.last
+// again returns the name of the notification before, if text begins with it and
+// its terminator: the usual case, and the quickest.
+func (in *interner) again(text []byte) (name string, ok bool) {
+	n := len(in.last)
+	if n >= len(text) || text[n] != 0 || string(text[:n]) != in.last {
+		return "", false
 	}
+	return in.last, true
+}
+
+func (in *interner) intern(b []byte) string {
 	name, ok := in.names[string(b)]
 	if !ok {
 		name = string(b)

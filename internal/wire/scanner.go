@@ -253,28 +253,30 @@ func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool
 // notifications takes out the run of whole NotificationResponses at c; nothing
 // is cleared before them.
 func (s *scanner) notifications() error {
-	run, at := s.buf[s.c:s.w], 0
-	if cap(s.batch) == 0 { // for as many of this size as there may be
-		s.batch = make([]Notification, 0, max(1, len(run)/int(frameSize(run))))
+	run, at, batch := s.buf[s.c:s.w], 0, s.batch
+	if cap(batch) == 0 { // for as many of this size as there may be
+		batch = make([]Notification, 0, len(run)/int(frameSize(run))+1)
 	}
-	var payloads blockCopier
+	var payloads payloadCopier
 	for len(run)-at >= headerLen && run[at] == 'A' {
 		size := frameSize(run[at:])
 		if size > maxSmall || int(size) > len(run)-at {
 			break
 		}
 		end := at + int(size)
-		pid, channel, payload, err := cutNotification(run[at+headerLen : end])
+		pid, channel, payload, err := cutNotification(run[at+headerLen:end], &s.names)
 		if err != nil {
+			s.batch = batch
 			return err
 		}
-		s.batch = append(s.batch, Notification{
-			Channel: s.names.intern(channel),
-			Payload: payloads.copy(run, end-1-len(payload), end-1),
+		batch = append(batch, Notification{
+			Channel: channel,
+			Payload: payloads.copy(payload, (len(run)-end)/int(size)),
 			PID:     pid,
 		})
 		at = end
 	}
+	s.batch = batch
 	s.drop(at)
 	return nil
 }

@@ -1,0 +1,166 @@
+package pgnotify_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pgnotify/pgnotify"
+	"github.com/pgnotify/pgnotify/internal/pgfake"
+)
+
+// cancelTimeout is an option for open.
+func cancelTimeout(d time.Duration) func(*pgnotify.Config) {
+	return func(c *pgnotify.Config) { c.CancelTimeout = d }
+}
+
+// Promise 2: a statement that survives each cancel request costs its session.
+func TestStatementThatCannotBeCancelled(t *testing.T) {
+	t.Parallel()
+	s := take(t, open(t, dsn(t), cancelTimeout(400*time.Millisecond)))
+	admin, pid := open(t, dsn(t)), s.pc.PID()
+	t.Cleanup(func() { mustExec(t, admin, "select pg_terminate_backend($1)", pid) })
+	ctx, cancel := context.WithTimeout(testContext(t), 50*time.Millisecond)
+	defer cancel()
+	_, err := s.ExecContext(ctx, `do $$ begin
+		loop
+			begin perform pg_sleep(60); exception when query_canceled then null; end;
+		end loop;
+	end $$`)
+	lost, ok := asError[*pgnotify.DisconnectError](err)
+	if !ok || lost.Reason != pgnotify.CancelTimeout || !lost.Sent || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	if strings.Contains(err.Error(), "%!") {
+		t.Errorf("the text is broken: %v", err)
+	}
+}
+
+// A deafConn swallows what is written.
+type deafConn struct{ net.Conn }
+
+func (deafConn) Write(p []byte) (int, error) { return len(p), nil }
+
+// Promise 2: while the server has not closed the connection of a cancel request,
+// the request could hit a later statement, so the session has none.
+func TestCancelRequestThatIsNotAcknowledged(t *testing.T) {
+	t.Parallel()
+	for range 5 { // what ends first, the statement or the patience, is a matter of luck
+		var dials atomic.Int32
+		s := take(t, open(t, dsn(t), cancelTimeout(300*time.Millisecond), func(c *pgnotify.Config) {
+			c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := new(net.Dialer).DialContext(ctx, network, address)
+				if dials.Add(1) > 1 {
+					conn = deafConn{conn}
+				}
+				return conn, err
+			}
+		}))
+		ctx, cancel := context.WithTimeout(testContext(t), 30*time.Millisecond)
+		defer cancel()
+		if _, err := s.ExecContext(ctx, "select pg_sleep(0.1)"); err != nil {
+			t.Error(err)
+		}
+		if status := s.pc.TransactionStatus(); status != pgnotify.TransactionUnknown {
+			t.Errorf("the session goes on: %v", status)
+		}
+		if dials.Load() != 2 {
+			t.Errorf("%d connections", dials.Load())
+		}
+	}
+}
+
+// silentAfter returns the script of a server that says nothing more after its
+// answer to the first message of the given type.
+func silentAfter(typ byte, answer ...[]byte) pgfake.Script {
+	return pgfake.Script{pgfake.Greet(), pgfake.Await(typ), pgfake.Send(answer...), pgfake.Drain()}
+}
+
+// Promise 3: COMMIT ends with the context of its transaction.
+func TestCommitEndsWithTheContext(t *testing.T) {
+	t.Parallel()
+	server := pgfake.Start(t, silentAfter('Q', pgfake.Complete("BEGIN"), pgfake.Ready('T')))
+	db := open(t, server.DSN(), cancelTimeout(100*time.Millisecond))
+	ctx, cancel := context.WithTimeout(testContext(t), 200*time.Millisecond)
+	defer cancel()
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- tx.Commit() }()
+	err = recv(t, done)
+	lost, ok := asError[*pgnotify.DisconnectError](err)
+	if !ok || !lost.Sent || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+}
+
+// Promise 3: the ROLLBACK that database/sql sends when the context has ended does
+// not wait for ever.
+func TestRollbackAfterTheContextIsBounded(t *testing.T) {
+	t.Parallel()
+	server := pgfake.Start(t, silentAfter('Q', pgfake.Complete("BEGIN"), pgfake.Ready('T')),
+		pgfake.Script{pgfake.Greet(), pgfake.Serve()})
+	db := open(t, server.DSN(), cancelTimeout(100*time.Millisecond))
+	db.SetMaxOpenConns(1)
+	ctx, cancel := context.WithCancel(testContext(t))
+	if _, err := db.BeginTx(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	mustExec(t, db, "select 1")
+}
+
+// database/sql holds the pool's lock while it closes a statement of an idle
+// session.
+func TestClosingAStatementIsBounded(t *testing.T) {
+	t.Parallel()
+	server := pgfake.Start(t, silentAfter('S', pgfake.Frame('1', ""), pgfake.Frame('t', "\x00\x00"),
+		pgfake.Columns("one"), pgfake.Ready('I')))
+	db := open(t, server.DSN(), cancelTimeout(100*time.Millisecond))
+	st, err := db.PrepareContext(testContext(t), "select 1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- st.Close() }()
+	recv(t, done)
+}
+
+// As with lib/pq: what runs without a context of its own in a transaction ends
+// with the transaction's.
+func TestTransactionContextCancelsItsStatements(t *testing.T) {
+	t.Parallel()
+	db := open(t, dsn(t))
+	db.SetMaxOpenConns(1)
+	pid := queryValue[int](t, db, "select pg_backend_pid()")
+	for name, run := range map[string]func(execer) error{
+		"exec": func(tx execer) error {
+			_, err := tx.ExecContext(context.Background(), "select pg_sleep(60)")
+			return err
+		},
+		"query": func(tx execer) error {
+			var text string
+			return tx.(queryer).QueryRowContext(context.Background(), "select pg_sleep($1)", 60).Scan(&text)
+		},
+	} {
+		ctx, cancel := context.WithTimeout(testContext(t), 50*time.Millisecond)
+		defer cancel()
+		tx, err := db.BeginTx(ctx, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := run(tx); !errors.Is(err, context.DeadlineExceeded) || serverError(t, err).Code != "57014" {
+			t.Errorf("%s: %v", name, err)
+		}
+		if again := queryValue[int](t, db, "select pg_backend_pid()"); again != pid {
+			t.Errorf("%s: session %d became %d", name, pid, again)
+		}
+	}
+	mustExec(t, db, "select pg_sleep(0.01)")
+}
