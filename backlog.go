@@ -20,6 +20,7 @@ const (
 // and behind it the gap of those that were not kept.
 type batch struct {
 	items []wire.Notification
+	bytes int // of payload
 	gap   *Gap
 }
 
@@ -51,9 +52,7 @@ func (b *backlog) put(items []wire.Notification) (spare []wire.Notification) {
 	last := len(b.waiting) - 1
 	switch {
 	case b.count < maxBacklog && b.bytes < maxBacklogBytes:
-		b.waiting = append(b.waiting, batch{items: items})
-		b.count += len(items)
-		b.bytes += payloadBytes(items)
+		b.keepLocked(batch{items: items})
 		spare = b.takeSpareLocked()
 	default:
 		b.waiting[last].gap = b.waiting[last].gap.dropped(len(items))
@@ -119,7 +118,7 @@ func (b *backlog) turnLocked() {
 	b.keepSpareLocked(b.now.items)
 	b.now, b.next = b.waiting[0], 0
 	b.count -= len(b.now.items)
-	b.bytes -= payloadBytes(b.now.items)
+	b.bytes -= b.now.bytes
 	b.waiting[0] = batch{}
 	if b.waiting = b.waiting[1:]; len(b.waiting) == 0 {
 		b.waiting = nil
@@ -214,9 +213,10 @@ func (b *backlog) keepLocked(one batch) {
 	last := len(b.waiting) - 1
 	switch {
 	case len(one.items) > 0:
+		one.bytes = payloadBytes(one.items)
 		b.waiting = append(b.waiting, one)
 		b.count += len(one.items)
-		b.bytes += payloadBytes(one.items)
+		b.bytes += one.bytes
 	case last < 0:
 		b.now.gap = b.now.gap.and(one.gap)
 	default:

@@ -504,9 +504,21 @@ func TestBeforeConnect(t *testing.T) {
 		t.Errorf("calls: %q", list)
 	}
 
+	mine := &tls.Config{ServerName: "mine"}
+	err := connectError(t, dsn(t)+" sslmode=require", func(c *pgnotify.Config) {
+		c.TLSConfig = mine
+		c.BeforeConnect = func(_ context.Context, c *pgnotify.Config) error {
+			c.TLSConfig.ServerName = "for this attempt"
+			return errors.New("enough")
+		}
+	})
+	if err == nil || mine.ServerName != "mine" {
+		t.Errorf("%v, the TLSConfig was changed to %q", err, mine.ServerName)
+	}
+
 	refused := errors.New("no credentials today")
 	fake := pgfake.Start(t, pgfake.Script{pgfake.Greet(), pgfake.Serve()})
-	err := connectError(t, fake.DSN(), func(c *pgnotify.Config) {
+	err = connectError(t, fake.DSN(), func(c *pgnotify.Config) {
 		c.BeforeConnect = func(context.Context, *pgnotify.Config) error { return refused }
 	})
 	if !errors.Is(err, refused) || fake.Sessions() != 0 {

@@ -88,13 +88,13 @@ func (c *Config) cancelTimeout() time.Duration {
 	return defaultCancelTimeout
 }
 
-// Clone returns a copy that shares nothing that is changed, TLSConfig excepted,
-// which is copied where it is used.
+// Clone returns a copy that may be changed without a change of c.
 func (c *Config) Clone() *Config {
 	clone := *c
 	clone.Config = c.Config.Clone()
 	clone.Multi = slices.Clone(c.Multi)
 	clone.Runtime = maps.Clone(c.Runtime)
+	clone.TLSConfig = c.TLSConfig.Clone()
 	return &clone
 }
 

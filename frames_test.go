@@ -3,6 +3,7 @@ package pgnotify_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
@@ -454,4 +455,15 @@ func converse(t *testing.T, dsn string, active bool, least, most int) (seen []st
 	say("cancelled: %v %v", errors.Is(err, context.DeadlineExceeded), serverError(t, err).Code)
 	values("select 'after it'")
 	return seen
+}
+
+// What lib/pq stumbles over during the start-up is told, and is no
+// driver.ErrBadConn, for which database/sql would connect again.
+func TestPanicOfLibpqDuringStartup(t *testing.T) {
+	t.Parallel()
+	fake := pgfake.Start(t, pgfake.Script{pgfake.Startup(), pgfake.Send(pgfake.Frame('R', "")), pgfake.Drain()})
+	err := connectError(t, fake.DSN())
+	if errors.Is(err, driver.ErrBadConn) || !strings.Contains(err.Error(), "lib/pq could not go on") {
+		t.Errorf("got %v", err)
+	}
 }

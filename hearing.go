@@ -22,6 +22,7 @@ const maxWaiting = 4 << 20
 type event struct {
 	notice        *Notice
 	notifications []wire.Notification
+	lease         uint64 // of the borrower it came for
 }
 
 // weight returns about how many bytes of memory the event holds.
@@ -117,14 +118,14 @@ func (s *session) Notice(r *wire.Response) {
 	if s.config.OnNotice == nil && (h == nil || h.notices.empty()) {
 		return
 	}
-	s.hear().enqueue(event{notice: (*Notice)(r)})
+	s.hear().enqueue(event{notice: (*Notice)(r), lease: s.lease.Load()})
 }
 
 // Notifications implements wire.Events.
 func (s *session) Notifications(items []wire.Notification) (spare []wire.Notification) {
 	h := s.hear()
 	if s.config.OnNotification != nil || !h.notifications.empty() {
-		h.enqueue(event{notifications: slices.Clone(items)})
+		h.enqueue(event{notifications: slices.Clone(items), lease: s.lease.Load()})
 	}
 	return h.backlog.put(items)
 }
@@ -152,29 +153,39 @@ func (h *hearing) handle(e event) {
 		if f := s.config.OnNotice; f != nil {
 			s.protect(func() { f(&s.self, e.notice) })
 		}
-		for _, f := range h.notices.snapshot() {
+		for _, f := range theirs(h, &h.notices, e.lease) {
 			s.protect(func() { (*f)(e.notice) })
 		}
 		return
 	}
-	h.handleNotifications(e.notifications)
+	h.handleNotifications(e)
 }
 
-// handleNotifications calls the handlers for each of items. A handler that ends
-// its goroutine, as testing's FailNow does, ends only itself.
-func (h *hearing) handleNotifications(items []wire.Notification) {
+// theirs returns the handlers of the borrower that an event came for, none when
+// another one has the session now.
+func theirs[F any](h *hearing, list *handlers[F], lease uint64) []*F {
+	snapshot := list.snapshot() // first: it has none of a borrower that comes after the look at the lease
+	if h.s.lease.Load() != lease {
+		return nil
+	}
+	return snapshot
+}
+
+// handleNotifications calls the handlers for each notification of e. A handler
+// that ends its goroutine, as testing's FailNow does, ends only itself.
+func (h *hearing) handleNotifications(e event) {
 	defer func() {
-		if len(items) > 0 {
-			h.handleNotifications(items)
+		if len(e.notifications) > 0 {
+			h.handleNotifications(e)
 		}
 	}()
-	for len(items) > 0 {
-		n := Notification(items[0])
-		items = items[1:]
+	for len(e.notifications) > 0 {
+		n := Notification(e.notifications[0])
+		e.notifications = e.notifications[1:]
 		if f := h.s.config.OnNotification; f != nil {
 			h.s.protect(func() { f(&h.s.self, n) })
 		}
-		for _, f := range h.notifications.snapshot() {
+		for _, f := range theirs(h, &h.notifications, e.lease) {
 			h.s.protect(func() { (*f)(n) })
 		}
 	}

@@ -1,14 +1,19 @@
 package pgnotify_test
 
 import (
+	"context"
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/pgnotify/pgnotify"
+	"github.com/pgnotify/pgnotify/internal/fdwatch"
 )
 
 // A borrower takes the only session of a pool, one time after the other.
@@ -269,6 +274,59 @@ func TestHandlersChangeAsTheSessionIsReturned(t *testing.T) {
 				t.Fatalf("the handler of borrower %s got %q of the next", c.borrower, c.notice)
 			default:
 			}
+		}
+	})
+}
+
+// Promise 7: LISTEN that no command tag tells of is found out by what it brings.
+func TestListenWithinAFunctionIsNotHandedOn(t *testing.T) {
+	t.Parallel()
+	var socket atomic.Pointer[net.TCPConn]
+	db, channel := open(t, dsn(t), func(c *pgnotify.Config) {
+		c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, address)
+			if err == nil {
+				socket.Store(conn.(*net.TCPConn))
+			}
+			return conn, err
+		}
+	}), uniqueName("do")
+	p := borrower{db, open(t, dsn(t))}
+	db.SetMaxOpenConns(1)
+	pid := p.borrow(t, func(s *session) {
+		mustExec(t, s, "do $$ begin execute 'listen "+channel+"'; end $$")
+	})
+	notify(t, p.other, channel, "1")
+	for probe, ctx := fdwatch.NewProbe(socket.Load()), testContext(t); !probe.Readable(); time.Sleep(time.Millisecond) {
+		if ctx.Err() != nil {
+			t.Skip("the notification does not show: ", ctx.Err())
+		}
+	}
+	if next := p.wantFresh(t); next == pid {
+		t.Error("the session was used again")
+	}
+}
+
+// Promise 7: what waits for a slow handler is not for the next borrower's.
+func TestQueuedNoticesAreNotHandedOn(t *testing.T) {
+	eachPoolOfOne(t, func(t *testing.T, p borrower) {
+		release, begun := make(chan struct{}), make(chan struct{}, 10)
+		pid := p.borrow(t, func(s *session) {
+			s.pc.AddNoticeHandler(func(*pgnotify.Notice) { begun <- struct{}{}; <-release })
+			mustExec(t, s, raise("notice", "1")+";"+raise("notice", "2"))
+		})
+		<-begun
+		next := p.borrow(t, func(s *session) {
+			got := make(chan string, 10)
+			s.pc.AddNoticeHandler(func(n *pgnotify.Notice) { got <- n.Message })
+			close(release)
+			mustExec(t, s, raise("notice", "own"))
+			if first := recv(t, got); first != "own" {
+				t.Errorf("the next borrower heard %q", first)
+			}
+		})
+		if next != pid {
+			t.Error("the session was not used again")
 		}
 	})
 }
