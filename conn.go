@@ -3,6 +3,7 @@ package pgnotify
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 )
 
@@ -25,6 +26,9 @@ func (c *Conn) checkLease() error { return c.s.checkLease(c.lease) }
 // ExecContext implements [driver.ExecerContext]. Without arguments the query
 // may hold several statements.
 func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (res driver.Result, err error) {
+	if err := checkArgs(args); err != nil {
+		return nil, err
+	}
 	if err := c.s.begin(ctx); err != nil {
 		return nil, err
 	}
@@ -35,6 +39,9 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.Name
 // QueryContext implements [driver.QueryerContext]. Without arguments the query
 // may hold several statements.
 func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (_ driver.Rows, err error) {
+	if err := checkArgs(args); err != nil {
+		return nil, err
+	}
 	if err := c.s.begin(ctx); err != nil {
 		return nil, err
 	}
@@ -44,6 +51,18 @@ func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		return nil, err
 	}
 	return newRows(c.s, inner), nil
+}
+
+// maxArgs is how many arguments the protocol can count.
+const maxArgs = 1<<16 - 1
+
+// checkArgs refuses what lib/pq refuses too: with binary_parameters that has it
+// take the session for busy ever after.
+func checkArgs(args []driver.NamedValue) error {
+	if len(args) > maxArgs {
+		return fmt.Errorf("pgnotify: %d arguments, at most %d are possible", len(args), maxArgs)
+	}
+	return nil
 }
 
 // PrepareContext implements [driver.ConnPrepareContext]. COPY … FROM STDIN,
@@ -71,12 +90,17 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (_ driver.Tx,
 		return nil, err
 	}
 	defer c.s.end(&err)
+	if c.s.wire.Status() != 'I' { // lib/pq would give the session up
+		return nil, errInTransaction
+	}
 	inner, err := c.s.pq.BeginTx(background, opts)
 	if err != nil {
 		return nil, err
 	}
-	return newTx(c.s, ctx, inner), nil
+	return newTx(ctx, c.s, inner), nil
 }
+
+var errInTransaction = errors.New("pgnotify: begin: the session is in a transaction already")
 
 // Begin implements [driver.Conn].
 //

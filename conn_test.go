@@ -15,6 +15,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/pgnotify/pgnotify"
+	"github.com/pgnotify/pgnotify/internal/pgfake"
 )
 
 // rawParts hands out a connection of lib/pq or pgnotify and what comes of it:
@@ -571,4 +572,54 @@ func TestLongErrors(t *testing.T) {
 			}
 		}
 	})
+}
+
+// lib/pq with binary_parameters takes the session for busy ever after.
+func TestTooManyArguments(t *testing.T) {
+	t.Parallel()
+	for _, binary := range []string{"no", "yes"} {
+		s := take(t, open(t, dsn(t)+" binary_parameters="+binary))
+		args := make([]any, 65536)
+		if _, err := s.ExecContext(testContext(t), "select 1", args...); err == nil {
+			t.Errorf("%s: exec: no error", binary)
+		}
+		if _, err := s.QueryContext(testContext(t), "select 1", args...); err == nil {
+			t.Errorf("%s: query: no error", binary)
+		}
+		mustExec(t, s, "select 1")
+	}
+}
+
+// The end of a COPY that failed waits for what the server has still to say about
+// it.
+func TestCopyErrorBeforeReadyForQuery(t *testing.T) {
+	t.Parallel()
+	fake := pgfake.Start(t, pgfake.Script{
+		pgfake.Greet(),
+		pgfake.Await('Q'), pgfake.Send(pgfake.Complete("BEGIN"), pgfake.Ready('T')),
+		pgfake.Await('Q'), pgfake.Send(pgfake.CopyIn(1)),
+		pgfake.Await('d'), pgfake.Send(pgfake.Error("ERROR", "22P02", "no")),
+		pgfake.Await('c'), pgfake.Send(pgfake.Ready('E')),
+		pgfake.Await('Q'), pgfake.Send(pgfake.Complete("ROLLBACK"), pgfake.Ready('I')),
+		pgfake.Serve(),
+	})
+	ctx, s := testContext(t), take(t, open(t, fake.DSN()))
+	tx, err := s.BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := tx.PrepareContext(ctx, "copy t (a) from stdin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := strings.Repeat("x", 70000); err == nil && ctx.Err() == nil; {
+		_, err = st.ExecContext(ctx, line)
+	}
+	if _, err := st.ExecContext(ctx); serverError(t, err).Code != "22P02" || pgnotify.IsDisconnect(err) {
+		t.Errorf("%v", err)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Error(err)
+	}
+	mustExec(t, s, "select 1")
 }

@@ -58,7 +58,8 @@ type Config struct {
 	// BeforeConnect is called before each attempt to connect, with a copy of the
 	// Config for that attempt: Host, Hostaddr and Port are those of the server to
 	// be tried, Multi is empty. It may change the copy, for example set a fresh
-	// password. Its error ends Connect.
+	// password; what it does to the fields from KeepAlive on is ignored. Its error
+	// ends Connect.
 	BeforeConnect func(ctx context.Context, config *Config) error
 
 	// OnConnect is called with each new session before the pool gets it. Its error

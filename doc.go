@@ -82,7 +82,9 @@
 // [errors.As]. A statement that does not end within Config.CancelTimeout costs
 // its session.
 //
-// A context that has ended already sends nothing.
+// The context of BeginTx holds for COMMIT, and for statements of the transaction
+// that have none of their own. A context that has ended already sends nothing,
+// but for the ROLLBACK of its transaction.
 //
 // # Disconnection
 //

@@ -3,6 +3,7 @@ package pgnotify
 import (
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgnotify/pgnotify/internal/dispatch"
@@ -40,6 +41,7 @@ type hearing struct {
 	s             *session
 	started       chan struct{} // closed when the start-up is over; nil where it was before
 	events        *dispatch.Queue[event]
+	owed          atomic.Uint64 // the mark behind the last event that a statement waits for
 	notices       handlers[func(*Notice)]
 	notifications handlers[func(Notification)]
 	backlog       backlog
@@ -105,9 +107,11 @@ func (s *session) mark() uint64 {
 	return 0
 }
 
-// flush waits until the handlers have run for what came since mark.
+// flush waits until the handlers have run for the notices, and for the session's
+// own notifications, that came since mark. Those of other sessions may come at
+// any rate, and nobody waits for them.
 func (s *session) flush(mark uint64) {
-	if h := s.hearing.Load(); h != nil {
+	if h := s.hearing.Load(); h != nil && h.owed.Load() > mark {
 		h.events.Flush(mark, handlerPatience)
 	}
 }
@@ -118,14 +122,21 @@ func (s *session) Notice(r *wire.Response) {
 	if s.config.OnNotice == nil && (h == nil || h.notices.empty()) {
 		return
 	}
-	s.hear().enqueue(event{notice: (*Notice)(r), lease: s.lease.Load()})
+	h = s.hear()
+	h.enqueue(event{notice: (*Notice)(r), lease: s.lease.Load()})
+	h.owed.Store(h.events.Mark())
 }
 
 // Notifications implements wire.Events.
 func (s *session) Notifications(items []wire.Notification) (spare []wire.Notification) {
 	h := s.hear()
 	if s.config.OnNotification != nil || !h.notifications.empty() {
+		pid, _ := s.wire.Backend()
+		own := slices.ContainsFunc(items, func(n wire.Notification) bool { return n.PID == pid })
 		h.enqueue(event{notifications: slices.Clone(items), lease: s.lease.Load()})
+		if own {
+			h.owed.Store(h.events.Mark())
+		}
 	}
 	return h.backlog.put(items)
 }

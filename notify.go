@@ -60,6 +60,7 @@ type NotificationConn interface {
 	// until remove is called or the session is returned to the pool. What
 	// [NoticeConn] says of handlers holds here too. Handlers and iterators do not
 	// compete: each handler gets every notification, unless it falls 4 MiB behind.
+	// A statement waits for the handlers of what its own session sent.
 	AddNotificationHandler(f func(Notification)) (remove func())
 
 	// WaitForNotification returns the next notification that has not been taken.

@@ -35,6 +35,9 @@ func newRows(s *session, inner driver.Rows) *rows {
 // Next reads the next row. At the end of the last result it leaves the turn to
 // Close, which database/sql calls then.
 func (r *rows) Next(dest []driver.Value) (err error) {
+	if r.closed {
+		return io.EOF
+	}
 	returned := false
 	defer func() {
 		if !returned {

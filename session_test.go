@@ -365,3 +365,21 @@ func TestNothingIsSentForADeadContext(t *testing.T) {
 		})
 	}
 }
+
+// BEGIN as plain SQL and BeginTx do not go together, which costs no session.
+func TestBeginWithinATransaction(t *testing.T) {
+	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
+		mustExec(t, s, "begin")
+		if _, err := s.BeginTx(testContext(t), nil); err == nil || errors.Is(err, driver.ErrBadConn) {
+			t.Errorf("BeginTx: %v", err)
+		}
+		mustExec(t, s, "rollback")
+		tx, err := s.BeginTx(testContext(t), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.Rollback(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -107,8 +107,13 @@ func (st *copyStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (
 	for i, a := range args {
 		values[i] = a.Value
 	}
-	return st.run(ctx, len(args) == 0, func() (driver.Result, error) {
-		return st.inner.Exec(values) //nolint:staticcheck // lib/pq's COPY has no other
+	last := len(args) == 0
+	return st.run(ctx, last, func() (driver.Result, error) {
+		res, err := st.inner.Exec(values) //nolint:staticcheck // lib/pq's COPY has no other
+		if last && err != nil {
+			_ = st.inner.Close() // after an error lib/pq leaves the COPY open, and some of the answer unread
+		}
+		return res, err
 	})
 }
 
@@ -174,7 +179,7 @@ type tx struct {
 }
 
 // newTx begins a transaction on the session, whose turn the caller has.
-func newTx(s *session, ctx context.Context, inner driver.Tx) *tx {
+func newTx(ctx context.Context, s *session, inner driver.Tx) *tx {
 	s.op.txCtx = ctx
 	return &tx{s: s, ctx: ctx, inner: inner}
 }
