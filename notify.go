@@ -212,7 +212,7 @@ func (c *Conn) iterate(ctx context.Context, o iterOptions, yield func(Notificati
 		var n Notification
 		ok, err := false, ctx.Err()
 		if o.timeout < 0 && err == nil {
-			n, ok, err = backlog.take(lease) // the shortest way, while there is something
+			ok, err = backlog.take(lease, &n) // the shortest way, while there is something
 		}
 		if !ok && err == nil {
 			n, ok, err = next()
@@ -306,7 +306,7 @@ func (c *Conn) take(ctx context.Context) (n Notification, ok bool, err error) {
 	if err = ctx.Err(); err != nil {
 		return n, false, err
 	}
-	if n, ok, err = c.s.hear().backlog.take(c.leaseNow()); !ok && err == nil {
+	if ok, err = c.s.hear().backlog.take(c.leaseNow(), &n); !ok && err == nil {
 		err = c.checkLease()
 	}
 	return n, ok, err

@@ -59,10 +59,10 @@ func (c *payloadCopier) copy(payload []byte, more int) string {
 		c.block = strings.Builder{}
 		c.block.Grow(c.left)
 	}
-	start := c.block.Len()
 	c.block.Write(payload)
 	c.left -= len(payload)
-	return c.block.String()[start:]
+	block := c.block.String()
+	return block[len(block)-len(payload):]
 }
 
 // maxInterned bounds how many channel names a session remembers.

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"slices"
 	"sync"
 )
 
@@ -60,7 +61,7 @@ type Events interface {
 }
 
 const (
-	bufSize   = 32 << 10 // room for one read of the socket
+	bufSize   = 64 << 10 // room for one read of the socket
 	shortRest = 512      // a rest so short is moved to make room for a whole read
 	smallSize = 1 << 10  // the same for an active session that hears little
 )
@@ -269,11 +270,13 @@ func (s *scanner) notifications() error {
 			s.batch = batch
 			return err
 		}
-		batch = append(batch, Notification{
-			Channel: channel,
-			Payload: payloads.copy(payload, (len(run)-end)/int(size)),
-			PID:     pid,
-		})
+		if len(batch) == cap(batch) {
+			batch = slices.Grow(batch, 1)
+		}
+		batch = batch[:len(batch)+1]
+		n := &batch[len(batch)-1]
+		n.Channel, n.PID = channel, pid
+		n.Payload = payloads.copy(payload, (len(run)-end)/int(size))
 		at = end
 	}
 	s.batch = batch
