@@ -34,6 +34,7 @@ type Gap struct {
 // may go on after it.
 type GapError struct{ Gap Gap }
 
+// Error names the cause, and how many were dropped.
 func (e *GapError) Error() string {
 	text := fmt.Sprintf("pgnotify: notifications may be missing: %v", e.Gap.Cause)
 	if e.Gap.Dropped > 0 {
