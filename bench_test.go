@@ -201,7 +201,8 @@ func scanAll(b testing.TB, db *sql.DB, query string) {
 	}
 }
 
-// BenchmarkIdleSession is the heap that an idle, passive session holds, beside
+// BenchmarkIdleSession is the heap that an idle, passive session of a pool holds
+// after it has run a query twice, under a context that can be cancelled, beside
 // lib/pq's.
 func BenchmarkIdleSession(b *testing.B) {
 	const sessions = 500
@@ -218,24 +219,34 @@ func BenchmarkIdleSession(b *testing.B) {
 		b.ReportMetric(theirs, "libpq-B/session")
 		b.ReportMetric(held-theirs, "B-more/session")
 	}
+	b.ReportMetric(0, "ns/op")
 }
 
-// heapOf opens n sessions and returns the bytes of heap that each holds.
+// heapOf uses n sessions of a pool and returns the bytes of heap that each holds
+// afterwards.
 func heapOf(b *testing.B, n int, c driver.Connector) float64 {
-	conns := make([]driver.Conn, n)
+	db := sql.OpenDB(c)
+	defer db.Close()
+	db.SetMaxIdleConns(n)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	before := heapInUse()
-	for i := range conns {
-		conn, err := c.Connect(context.Background())
-		if err != nil {
-			b.Fatal(err)
+	for range 2 {
+		conns := make([]*sql.Conn, n)
+		for i := range conns {
+			var err error
+			if conns[i], err = db.Conn(ctx); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := conns[i].ExecContext(ctx, "unlisten"); err != nil {
+				b.Fatal(err)
+			}
 		}
-		conns[i] = conn
+		for _, conn := range conns {
+			conn.Close()
+		}
 	}
-	held := heapInUse() - before
-	for _, conn := range conns {
-		conn.Close()
-	}
-	return float64(held) / float64(n)
+	return float64(heapInUse()-before) / float64(n)
 }
 
 func heapInUse() int64 {

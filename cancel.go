@@ -18,10 +18,20 @@ const cancelRequestCode = 1234<<16 | 5678
 const resendCancel = 250 * time.Millisecond
 
 // A cancellation ends the statement under way on the server. The operation and
-// the goroutine that context.AfterFunc starts share it.
+// the goroutine that context.AfterFunc starts share it; it is made by whoever
+// needs it first, so that a statement which is not cancelled costs nothing.
 type cancellation struct {
 	finished chan struct{} // closed when the operation is over
 	done     chan struct{} // closed when no cancel request can reach the server any more
+}
+
+// cancellation returns that of the operation under way.
+func (o *operation) cancellation() *cancellation {
+	c := &cancellation{finished: make(chan struct{}), done: make(chan struct{})}
+	if o.cancel.CompareAndSwap(nil, c) {
+		return c
+	}
+	return o.cancel.Load()
 }
 
 // attach has the statement cancelled when ctx ends or, where ctx cannot end, when
@@ -32,9 +42,6 @@ func (s *session) attach(ctx context.Context) {
 	}
 	if s.op.ctx = ctx; ctx.Done() == nil {
 		return
-	}
-	if s.op.cancel == nil {
-		s.op.cancel = &cancellation{finished: make(chan struct{}), done: make(chan struct{})}
 	}
 	if s.op.onCancel == nil {
 		s.op.onCancel = s.cancelStatement
@@ -54,9 +61,10 @@ func (s *session) detach() (canceled bool) {
 	if stopped {
 		return false
 	}
-	close(s.op.cancel.finished)
-	<-s.op.cancel.done
-	s.op.cancel = nil
+	c := s.op.cancellation()
+	close(c.finished)
+	<-c.done
+	s.op.cancel.Store(nil)
 	return true
 }
 
@@ -65,7 +73,7 @@ func (s *session) detach() (canceled bool) {
 // not over within Config.CancelTimeout, or when a request is still under way
 // then: that one could hit a later statement.
 func (s *session) cancelStatement() {
-	c := s.op.cancel
+	c := s.op.cancellation()
 	defer close(c.done)
 	ctx, stop := context.WithTimeout(background, s.config.cancelTimeout())
 	defer stop()

@@ -98,7 +98,8 @@ func spray(c net.Conn) {
 		if err != nil {
 			return
 		}
-		c.Write(append(frame('C', "LISTEN\x00"), frame('Z', "I")...))
+		tag, _, _ := strings.Cut(strings.TrimRight(string(query), "\x00"), " ")
+		c.Write(append(frame('C', strings.ToUpper(tag)+"\x00"), frame('Z', "I")...))
 		if channel := quoted(string(query)); strings.HasPrefix(string(query), "LISTEN") {
 			n, _ := strconv.Atoi(strings.TrimPrefix(channel, "fire_"))
 			sprayNotifications(c, channel, n)

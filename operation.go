@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/lib/pq"
@@ -25,12 +26,12 @@ type operation struct {
 	stop func() bool // detaches from ctx; nil where ctx cannot end
 
 	txCtx      context.Context // the transaction's, for statements that have none; nil outside
-	cancel     *cancellation   // kept until it is used
-	onCancel   func()          // cancelStatement, made once
-	mark       uint64          // events queued before the request
-	goesOn     bool            // the answer outlives the call: rows, COPY
-	unlistened []string        // channels that UNLISTEN named in the transaction under way
-	copy       *copyStmt       // the COPY under way, for database/sql only, which calls one method at a time
+	cancel     atomic.Pointer[cancellation]
+	onCancel   func()    // cancelStatement, made once
+	mark       uint64    // events queued before the request
+	goesOn     bool      // the answer outlives the call: rows, COPY
+	unlistened []string  // channels that UNLISTEN named in the transaction under way
+	copy       *copyStmt // the COPY under way, for database/sql only, which calls one method at a time
 }
 
 // begin takes the turn for a request. It fails, and nothing is sent, when ctx
