@@ -9,6 +9,7 @@
 //
 //	frame.go        the kinds of messages and the bounds of their lengths
 //	scanner.go      a pure state machine from bytes to frames; no socket
+//	window.go       the scanner's buffer
 //	clip.go         shortens an ErrorResponse or NoticeResponse as it streams by
 //	response.go     the fields of ErrorResponse and NoticeResponse
 //	notification.go NotificationResponse

@@ -3,7 +3,6 @@ package wire
 import (
 	"bytes"
 	"slices"
-	"sync"
 )
 
 // A scanner cuts the server's bytes into frames and decides about each. It
@@ -59,14 +58,6 @@ type Events interface {
 	Notifications([]Notification) (spare []Notification)
 	Notice(*Response)
 }
-
-const (
-	bufSize   = 64 << 10 // room for one read of the socket
-	shortRest = 512      // a rest so short is moved to make room for a whole read
-	smallSize = 1 << 10  // the same for an active session that hears little
-)
-
-var bufPool = sync.Pool{New: func() any { return new([bufSize]byte) }}
 
 // next returns bytes for lib/pq; they stay valid until take. None and no error
 // means that more input is needed.
@@ -421,74 +412,4 @@ func (s *scanner) shorten() (done bool, err error) {
 		s.inject = appendFrame(nil, 'E', body)
 	}
 	return true, nil
-}
-
-// room returns the space to read into. It is called when nothing is cleared, so
-// the window holds at most the beginning of a frame. There is always some: the
-// longest frame that must be whole fits into a window of maxSmall.
-func (s *scanner) room() []byte {
-	dst := s.buf
-	if dst == nil || s.burst && len(dst) < bufSize {
-		dst = s.window()
-	}
-	size, left := max(s.want, headerLen), s.w-s.r
-	if size > len(dst) {
-		dst = make([]byte, max(size, bufSize))
-	}
-	grown := len(dst) != len(s.buf)
-	if !grown && left > shortRest && s.r+size <= len(dst) && s.w < len(dst) {
-		return dst[s.w:]
-	}
-	old := s.buf
-	n := copy(dst, old[s.r:s.w])
-	s.buf, s.r, s.c, s.w = dst, 0, 0, n
-	if grown {
-		s.recycle(old)
-	}
-	return s.buf[s.w:]
-}
-
-// window returns a buffer for an empty window: the small one of an active
-// session that hears little, or one from the pool.
-func (s *scanner) window() []byte {
-	if s.small != nil && !s.burst {
-		return s.small
-	}
-	return bufPool.Get().(*[bufSize]byte)[:]
-}
-
-func (s *scanner) recycle(buf []byte) {
-	if len(buf) == bufSize {
-		bufPool.Put((*[bufSize]byte)(buf))
-	}
-}
-
-// filled says that n bytes were read into room.
-func (s *scanner) filled(n int) {
-	s.w += n
-	s.burst = s.w == len(s.buf) || s.w > smallSize
-	s.want = 0
-}
-
-// direct returns how many bytes of the frame being forwarded may be read
-// straight into lib/pq's memory, because nothing is buffered before them.
-func (s *scanner) direct() int {
-	if s.r == s.w && len(s.inject) == 0 {
-		return s.rest
-	}
-	return 0
-}
-
-// passed says that n bytes were read that way.
-func (s *scanner) passed(n int) { s.rest -= n }
-
-// empty reports whether everything that was read has been released.
-func (s *scanner) empty() bool {
-	return s.r == s.w && len(s.inject) == 0 && s.rest == 0 && s.clip == nil
-}
-
-// release gives the buffer back while there is nothing in it.
-func (s *scanner) release() {
-	s.recycle(s.buf)
-	s.buf, s.r, s.c, s.w = nil, 0, 0, 0
 }
