@@ -134,5 +134,8 @@
 // [MaxPayload], as the server has it. Behind a pooler that shares server
 // sessions between transactions, such as PgBouncer in transaction mode, LISTEN
 // does not work, with any driver. Server errors above 30,000 bytes are
-// shortened, because lib/pq cannot read them.
+// shortened, because lib/pq cannot read them. In a database with the encoding
+// SQL_ASCII, the server refuses to send text that is not valid UTF-8, payloads
+// included, and ends the session (22021); after SET client_encoding = 'SQL_ASCII'
+// it passes through as it is.
 package pgnotify
