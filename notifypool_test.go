@@ -297,9 +297,13 @@ func TestListenWithinAFunctionIsNotHandedOn(t *testing.T) {
 		mustExec(t, s, "do $$ begin execute 'listen "+channel+"'; end $$")
 	})
 	notify(t, p.other, channel, "1")
-	for probe, ctx := fdwatch.NewProbe(socket.Load()), testContext(t); !probe.Readable(); time.Sleep(time.Millisecond) {
+	probe := fdwatch.NewProbe(socket.Load())
+	if probe == nil {
+		t.Skip("an idle passive session cannot be looked at on this system")
+	}
+	for ctx := testContext(t); !probe.Readable(); time.Sleep(time.Millisecond) {
 		if ctx.Err() != nil {
-			t.Skip("the notification does not show: ", ctx.Err())
+			t.Fatal("the notification does not show: ", ctx.Err())
 		}
 	}
 	if next := p.wantFresh(t); next == pid {

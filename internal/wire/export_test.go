@@ -68,30 +68,21 @@ func (s *Stream) Ask() { s.notes.awaited.Add(1) }
 // calls forward with what lib/pq would get and whether a ReadyForQuery ends
 // there.
 func (s *Stream) Feed(p []byte, forward func(b []byte, ready bool)) error {
-	for {
-		span, err := s.scan.next()
-		switch {
-		case len(span) > 0:
-			forward(bytes.Clone(span), s.scan.take(len(span)))
-		case err != nil:
-			return err
-		case len(p) == 0:
-			return nil
-		default:
-			n := copy(s.scan.room(), p)
-			s.scan.filled(n)
-			p = p[n:]
-		}
-	}
+	return s.feed(p, func(b []byte) { forward(bytes.Clone(b), s.scan.take(len(b))) })
 }
 
 // Discard is Feed for benchmarks: it looks at nothing and keeps nothing.
 func (s *Stream) Discard(p []byte) error {
+	return s.feed(p, func(b []byte) { s.scan.take(len(b)) })
+}
+
+// feed calls take with each span, which takes all of it.
+func (s *Stream) feed(p []byte, take func(span []byte)) error {
 	for {
 		span, err := s.scan.next()
 		switch {
 		case len(span) > 0:
-			s.scan.take(len(span))
+			take(span)
 		case err != nil:
 			return err
 		case len(p) == 0:
