@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -30,10 +31,11 @@ type Server struct {
 	cancels  atomic.Int64
 	done     chan struct{} // closed when the test has ended
 
-	mu    sync.Mutex // guards the fields below
-	open  map[net.Conn]bool
-	ended bool
-	tasks sync.WaitGroup
+	mu       sync.Mutex // guards the fields below
+	open     map[net.Conn]bool
+	requests []string // to cancel
+	ended    bool
+	tasks    sync.WaitGroup
 }
 
 // A Script is what happens on one connection. At its end, or when a step fails,
@@ -79,6 +81,14 @@ func (s *Server) Sessions() int { return int(s.sessions.Load()) }
 
 // Cancels returns how many cancel requests came.
 func (s *Server) Cancels() int { return int(s.cancels.Load()) }
+
+// CancelRequests returns what stood in the cancel requests behind their code: a
+// process id of 4 bytes and a key.
+func (s *Server) CancelRequests() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.requests)
+}
 
 func (s *Server) close() {
 	s.listener.Close()
@@ -127,8 +137,7 @@ func (s *Server) remove(conn net.Conn) {
 
 func (s *Server) play(c *Session) error {
 	if head, err := c.r.Peek(8); err == nil && binary.BigEndian.Uint32(head[4:]) == cancelRequestCode {
-		s.cancels.Add(1)
-		return nil
+		return s.noteCancel(c)
 	}
 	n := int(s.sessions.Add(1)) - 1
 	for i, step := range s.scripts[min(n, len(s.scripts)-1)] {
@@ -138,5 +147,21 @@ func (s *Server) play(c *Session) error {
 			return fmt.Errorf("session %d, step %d: %w", n, i, err)
 		}
 	}
+	return nil
+}
+
+// noteCancel reads a cancel request, which must have nothing behind it.
+func (s *Server) noteCancel(c *Session) error {
+	body, err := c.readBody(1 << 16)
+	if err != nil {
+		return err
+	}
+	if n := c.r.Buffered(); n > 0 {
+		return fmt.Errorf("%d bytes behind a cancel request", n)
+	}
+	s.mu.Lock()
+	s.requests = append(s.requests, string(body[4:]))
+	s.mu.Unlock()
+	s.cancels.Add(1)
 	return nil
 }

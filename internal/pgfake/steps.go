@@ -33,13 +33,16 @@ func Startup() Step {
 }
 
 // Greet reads the start-up packet and lets the session in.
-func Greet() Step {
+func Greet() Step { return GreetWith(Key) }
+
+// GreetWith is Greet with another key to cancel with.
+func GreetWith(key string) Step {
 	return func(c *Session) error {
 		if err := Startup()(c); err != nil {
 			return err
 		}
 		return Send(Frame('R', word(0)), Parameter("server_version", "15.0"),
-			Parameter("client_encoding", "UTF8"), Frame('K', word(PID)+Key), Ready('I'))(c)
+			Parameter("client_encoding", "UTF8"), Frame('K', word(PID)+key), Ready('I'))(c)
 	}
 }
 

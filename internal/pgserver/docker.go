@@ -52,6 +52,10 @@ func startDocker(ctx context.Context, opts Options) (*Server, error) {
 		password: rand.Text(),
 		config:   maps.Clone(opts.Config),
 	}
+	return c.serve(ctx)
+}
+
+func (c *container) serve(ctx context.Context) (*Server, error) {
 	if err := c.startOnFreePort(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", c.image, err), c.remove())
 	}
@@ -97,8 +101,9 @@ type container struct {
 	id       string // "" before it is created
 	password string
 	config   map[string]string
-	folder   *folder // holds the folder of the socket
-	port     int     // the same inside and outside
+	primary  *container // that it follows, or nil
+	folder   *folder    // holds the folder of the socket
+	port     int        // the same inside and outside
 	version  string
 	expired  chan struct{} // closed once the request from expire has returned
 }
@@ -200,13 +205,19 @@ func (c *container) create(ctx context.Context) (err error) {
 	if c.sharesSockets() {
 		host.Binds = []string{c.socketDir() + ":" + socketMount + ":Z"} // Z: ours alone, for SELinux
 	}
+	command, user := c.command(port), ""
+	if c.primary != nil {
+		host.Binds = append(host.Binds, c.primary.socketDir()+":"+primaryMount)
+		command, user = c.primary.copyFirst(command), "postgres"
+	}
 	created, err := c.client.CreateContainer(dc.CreateContainerOptions{
 		Name:       c.name,
 		HostConfig: host,
 		Context:    ctx,
 		Config: &dc.Config{
 			Image:        c.image,
-			Cmd:          c.command(port),
+			Cmd:          command,
+			User:         user,
 			Env:          []string{"POSTGRES_USER=postgres", "POSTGRES_DB=postgres", "POSTGRES_PASSWORD=" + c.password, "PGPORT=" + port},
 			ExposedPorts: map[dc.Port]struct{}{dc.Port(port + "/tcp"): {}},
 			Labels:       map[string]string{expiryLabel: strconv.FormatInt(time.Now().Add(dockerLife).Unix(), 10)},

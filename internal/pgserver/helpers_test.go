@@ -72,6 +72,21 @@ func setting(t *testing.T, dsn, name string) string {
 	return value
 }
 
+// count returns how many databases of a name a server has.
+func count(t *testing.T, s *pgserver.Server, name string) (n int) {
+	t.Helper()
+	db, err := sql.Open("postgres", s.DSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	err = db.QueryRowContext(testContext(t), "SELECT count(*) FROM pg_database WHERE datname = $1", name).Scan(&n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // execute runs a statement.
 func execute(t *testing.T, dsn, query string) {
 	t.Helper()

@@ -30,15 +30,20 @@ func startInstalled(ctx context.Context, opts Options) (*Server, error) {
 
 // startCluster starts a server of the programs in bin.
 func startCluster(ctx context.Context, source Source, bin string, opts Options) (*Server, error) {
-	c := &cluster{bin: bin, config: maps.Clone(opts.Config)}
-	err := c.create(ctx)
+	c := &cluster{source: source, bin: bin, config: maps.Clone(opts.Config)}
+	return c.serve(ctx, c.create)
+}
+
+// serve makes the cluster's files by create and starts its server.
+func (c *cluster) serve(ctx context.Context, create func(context.Context) error) (*Server, error) {
+	err := create(ctx)
 	if err == nil {
 		err = c.startOnFreePort(ctx)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", bin, err), c.remove())
+		return nil, errors.Join(fmt.Errorf("%s: %w", c.bin, err), c.remove())
 	}
-	s := &Server{source: source, dsn: c.dsn(), host: loopback, port: c.port, origin: bin, version: c.version, backend: c}
+	s := &Server{source: c.source, dsn: c.dsn(), host: loopback, port: c.port, origin: c.bin, version: c.version, backend: c}
 	if unixSockets {
 		s.socketDir = c.folder.path
 	}
@@ -47,6 +52,7 @@ func startCluster(ctx context.Context, source Source, bin string, opts Options) 
 
 // A cluster is a server in a private folder, run as our child.
 type cluster struct {
+	source  Source
 	bin     string
 	config  map[string]string
 	account *account
@@ -60,11 +66,9 @@ type cluster struct {
 var _ backend = (*cluster)(nil)
 
 // create makes the folder and the database files.
-func (c *cluster) create(ctx context.Context) (err error) {
-	if c.account, err = serverAccount(); err != nil {
-		return err
-	}
-	if c.folder, err = newFolder(folderBases(), c.account, "", c.canRunIn); err != nil {
+func (c *cluster) create(ctx context.Context) error {
+	err := c.createFolder()
+	if err != nil {
 		return err
 	}
 	if err = ctx.Err(); err != nil {
@@ -80,6 +84,14 @@ func (c *cluster) create(ctx context.Context) (err error) {
 		return err
 	}
 	return c.configure()
+}
+
+func (c *cluster) createFolder() (err error) {
+	if c.account, err = serverAccount(); err != nil {
+		return err
+	}
+	c.folder, err = newFolder(folderBases(), c.account, "", c.canRunIn)
+	return err
 }
 
 // canRunIn reports whether the server's account can enter dir and run bin there.
@@ -141,6 +153,10 @@ func (c *cluster) configure() error {
 	if err := os.WriteFile(filepath.Join(c.data(), "pg_hba.conf"), []byte(hba), 0o600); err != nil {
 		return err
 	}
+	return c.addSettings()
+}
+
+func (c *cluster) addSettings() error {
 	f, err := os.OpenFile(filepath.Join(c.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return err

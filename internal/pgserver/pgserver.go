@@ -139,7 +139,8 @@ type Options struct {
 }
 
 // A backend is a throwaway server that can be stopped and started. Server calls
-// one of its methods at a time, except pid.
+// one of its methods at a time, except pid and standby, which use nothing that
+// changes.
 type backend interface {
 	// start starts the server again and returns once it answers.
 	start(ctx context.Context) error
@@ -149,6 +150,8 @@ type backend interface {
 	remove() error
 	// pid returns the postmaster's process id, or 0.
 	pid() int
+	// standby starts a server that follows this one.
+	standby(ctx context.Context) (*Server, error)
 }
 
 // A Server is a PostgreSQL that answered. All its methods are safe for concurrent
@@ -188,19 +191,25 @@ type Server struct {
 //
 // The caller must Close the Server.
 func Start(ctx context.Context, opts Options) (*Server, error) {
+	s, err := startCaught(ctx, func(ctx context.Context) (*Server, error) { return startFirst(ctx, opts) })
+	if err == nil && opts.Logf != nil {
+		opts.Logf("%s", s.describe())
+	}
+	return s, err
+}
+
+// startCaught starts a server by f, which interrupts end, and then the server.
+func startCaught(ctx context.Context, f func(context.Context) (*Server, error)) (*Server, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	in := catchInterrupts(cancel)
-	s, err := startFirst(ctx, opts)
+	s, err := f(ctx)
 	if err != nil || s.backend == nil {
 		in.settle(nil)
 		in.stop()
 	} else {
 		s.interrupts = in
 		in.settle(s)
-	}
-	if err == nil && opts.Logf != nil {
-		opts.Logf("%s", s.describe())
 	}
 	return s, err
 }

@@ -33,3 +33,8 @@ func signalStop(bin string, p *os.Process, mode StopMode) error {
 
 // raise ends the program, with the status that a shell gives to one interrupted.
 func raise(os.Signal) { os.Exit(130) }
+
+// killGroup ends p.
+func killGroup(p *os.Process) {
+	_ = p.Kill() // it fails if it has just ended
+}

@@ -66,6 +66,11 @@ func signalStop(_ string, p *os.Process, mode StopMode) error {
 	return fmt.Errorf("unknown mode %v", mode)
 }
 
+// killGroup ends p and the children that it has left.
+func killGroup(p *os.Process) {
+	_ = syscall.Kill(-p.Pid, syscall.SIGKILL) // it fails if they have just ended
+}
+
 // raise sends sig to this process.
 func raise(sig os.Signal) {
 	_ = syscall.Kill(os.Getpid(), sig.(syscall.Signal)) // cannot fail for oneself

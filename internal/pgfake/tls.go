@@ -1,0 +1,40 @@
+package pgfake
+
+import (
+	"bufio"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+)
+
+// AgreeTLS reads the SSLRequest and agrees to it, and then leaves the client
+// alone with its handshake.
+func AgreeTLS() Step {
+	return func(c *Session) error {
+		body, err := c.readBody(1 << 16)
+		if err != nil {
+			return err
+		}
+		if len(body) != 4 || binary.BigEndian.Uint32(body) != sslRequestCode {
+			return errors.New("not an SSLRequest")
+		}
+		_, err = c.Write([]byte("S"))
+		return err
+	}
+}
+
+// StartTLS agrees to TLS and speaks it from then on. Reset does not work after
+// it.
+func StartTLS(config *tls.Config) Step {
+	return func(c *Session) error {
+		if err := AgreeTLS()(c); err != nil {
+			return err
+		}
+		secure := tls.Server(c.Conn, config)
+		if err := secure.Handshake(); err != nil {
+			return err
+		}
+		c.Conn, c.r = secure, bufio.NewReader(secure)
+		return nil
+	}
+}
