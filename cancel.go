@@ -2,15 +2,82 @@ package pgnotify
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
-	"io"
 	"time"
 )
 
-// cancelRequestCode stands where a start-up packet has its protocol version:
-// https://www.postgresql.org/docs/current/protocol-message-formats.html.
-const cancelRequestCode = 1234<<16 | 5678
+// CancelConn is a session whose statement can be cancelled by another goroutine.
+// To cancel a statement of one's own its context is the better means: it cannot
+// come too early.
+type CancelConn interface {
+	// Cancel asks the server to end the statement that is under way on the
+	// session, rows that are being read and COPY included; whoever runs it gets
+	// the server's error 57014. Without one, or when the session is lost, it does
+	// nothing.
+	//
+	// It blocks until the server has taken the request, which the statement may
+	// outlive by a moment, until ctx ends, or for Config.CancelTimeout. The
+	// request never hits a later statement: the one under way does not return
+	// before the server has taken it, and when that is not known for
+	// Config.CancelTimeout, the session is closed. A request that is just
+	// about to be sent, or that another Cancel is busy with, is left alone.
+	Cancel(ctx context.Context) error
+}
+
+// Cancel implements [CancelConn].
+func (c *Conn) Cancel(ctx context.Context) error {
+	if err := c.s.cancelRunning(ctx, c.lease); err != nil {
+		return &opError{"cancel", err}
+	}
+	return nil
+}
+
+func (s *session) cancelRunning(ctx context.Context, lease uint64) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	request := s.op.gate.request() // before the lease: that is then the request's
+	if err := s.checkLease(lease); err == ErrClosed {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if request == 0 || s.wire.Loss() != nil {
+		return nil
+	}
+	caller := ctx
+	ctx, stop := context.WithTimeoutCause(ctx, s.config.cancelTimeout(), errCancelTimeout)
+	defer stop()
+	r, err := s.dialCancel(ctx)
+	if err != nil && ctx.Err() != nil && caller.Err() == nil {
+		return fmt.Errorf("%w: %v", errCancelTimeout, err) // not %w: the deadline is not the caller's
+	} else if err != nil {
+		return err
+	}
+	if !s.op.gate.enter(request) {
+		return r.link.Abort()
+	}
+	r.send(cancelPacket(s.wire.Backend()))
+	if err := r.wait(ctx); ctx.Err() != nil {
+		s.op.gate.leave(r)
+		return err
+	}
+	r.close()
+	s.op.gate.leave(nil)
+	return r.err
+}
+
+// closeGate ends the request for Cancel, and waits for the server to take what
+// Cancel has sent and no longer waits for: for Config.CancelTimeout from then on,
+// and not where the session is lost anyway.
+func (s *session) closeGate() {
+	for _, r := range s.op.gate.close() {
+		if s.wire.Loss() == nil && !r.takenBy(r.sent.Add(s.config.cancelTimeout())) {
+			s.wire.Abort(errCancelTimeout)
+		}
+		r.close()
+	}
+}
 
 // resendCancel is how long a cancelled statement may take to end before the
 // request is sent again: the server ignores one that comes between two
@@ -21,13 +88,15 @@ const resendCancel = 250 * time.Millisecond
 // the goroutine that context.AfterFunc starts share it; it is made by whoever
 // needs it first, so that a statement which is not cancelled costs nothing.
 type cancellation struct {
-	finished chan struct{} // closed when the operation is over
-	done     chan struct{} // closed when no cancel request can reach the server any more
+	running context.Context // ends when the operation is over
+	finish  context.CancelFunc
+	done    chan struct{} // closed when no cancel request can reach the server any more
 }
 
 // cancellation returns that of the operation under way.
 func (o *operation) cancellation() *cancellation {
-	c := &cancellation{finished: make(chan struct{}), done: make(chan struct{})}
+	c := &cancellation{done: make(chan struct{})}
+	c.running, c.finish = context.WithCancel(background)
 	if o.cancel.CompareAndSwap(nil, c) {
 		return c
 	}
@@ -37,8 +106,8 @@ func (o *operation) cancellation() *cancellation {
 // attach has the statement cancelled when ctx ends or, where ctx cannot end, when
 // that of its transaction does. It starts no goroutine before that.
 func (s *session) attach(ctx context.Context) {
-	if ctx.Done() == nil && s.op.txCtx != nil {
-		ctx = s.op.txCtx
+	if t := s.op.tx.Load(); t != nil && ctx.Done() == nil {
+		ctx = t.ctx
 	}
 	if s.op.ctx = ctx; ctx.Done() == nil {
 		return
@@ -49,9 +118,20 @@ func (s *session) attach(ctx context.Context) {
 	s.op.stop = context.AfterFunc(ctx, s.op.onCancel)
 }
 
-// detach ends the watch over the context and reports whether the context had
-// ended. It returns only when no cancel request is under way, so that none can
-// hit a later statement.
+// abandon has the statement cancelled although its context goes on. It reports
+// false when that has ended meanwhile, and the statement is cancelled for it.
+func (s *session) abandon() bool {
+	if s.op.stop != nil && !s.op.stop() {
+		return false
+	}
+	s.op.stop = func() bool { return false }
+	go s.cancelStatement() // ends with the operation; joined by detach
+	return true
+}
+
+// detach ends the watch over the context and reports whether the statement was
+// cancelled. It returns only when no cancel request is under way, so that none
+// can hit a later statement.
 func (s *session) detach() (canceled bool) {
 	if s.op.stop == nil {
 		return false
@@ -62,31 +142,46 @@ func (s *session) detach() (canceled bool) {
 		return false
 	}
 	c := s.op.cancellation()
-	close(c.finished)
+	c.finish()
 	<-c.done
 	s.op.cancel.Store(nil)
 	return true
 }
 
-// cancelStatement runs on the goroutine of context.AfterFunc. It repeats the
-// cancel request until the operation is over, and closes the socket when it is
-// not over within Config.CancelTimeout, or when a request is still under way
-// then: that one could hit a later statement.
+// cancelStatement runs on a goroutine of its own. It repeats the cancel request
+// until the operation is over, and closes the socket when it is not over within
+// Config.CancelTimeout, or when a request is still under way then: that one could
+// hit a later statement.
 func (s *session) cancelStatement() {
 	c := s.op.cancellation()
 	defer close(c.done)
 	ctx, stop := context.WithTimeout(background, s.config.cancelTimeout())
 	defer stop()
+	dialing, stopDialing := context.WithTimeout(c.running, s.config.cancelTimeout())
+	defer stopDialing()
 	lost := errCancelTimeout
 	for ctx.Err() == nil {
-		if err := s.sendCancel(ctx); err != nil {
+		if s.wire.Loss() != nil { // which may be why the context has ended
+			return
+		}
+		r, err := s.dialCancel(dialing)
+		if c.running.Err() != nil { // too late, and nothing has been sent
+			if err == nil {
+				_ = r.link.Abort()
+			}
+			return
+		}
+		if err == nil {
+			err = s.deliver(ctx, r)
+		}
+		if err != nil && (dialing.Err() == nil || lost == errCancelTimeout) { // the deadline says less than an error before it
 			lost = fmt.Errorf("%w: %v", errCancelTimeout, err) // not %w: the deadline is not the caller's
 		}
 		if ctx.Err() != nil {
 			break
 		}
 		select {
-		case <-c.finished:
+		case <-c.running.Done():
 			return
 		case <-ctx.Done():
 		case <-time.After(resendCancel):
@@ -95,31 +190,9 @@ func (s *session) cancelStatement() {
 	s.wire.Abort(lost)
 }
 
-// sendCancel sends a cancel request to the server's address, under the session's
-// TLS, and waits until the server has closed that connection: then the signal
-// has been sent, and nothing is left that could hit a later statement.
-func (s *session) sendCancel(ctx context.Context) error {
-	pid, key := s.wire.Backend()
-	if len(key) == 0 {
-		return fmt.Errorf("%w: the server gave no key to cancel with", ErrNotSupported)
-	}
-	link, err := s.link.Route.Connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer link.Abort()
-	stop := context.AfterFunc(ctx, func() { _ = link.Abort() })
-	defer stop()
-
-	packet := binary.BigEndian.AppendUint32(nil, uint32(12+len(key)))
-	packet = binary.BigEndian.AppendUint32(packet, cancelRequestCode)
-	packet = binary.BigEndian.AppendUint32(packet, pid)
-	if _, err := link.Write(append(packet, key...)); err != nil {
-		return err
-	}
-	_, _ = io.Copy(io.Discard, link)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return nil // however the server closed it
+// deliver sends a cancel request and waits until the server has taken it.
+func (s *session) deliver(ctx context.Context, r *cancelRequest) error {
+	defer r.close()
+	r.send(cancelPacket(s.wire.Backend()))
+	return r.wait(ctx)
 }

@@ -3,8 +3,10 @@ package pgnotify_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,6 +20,39 @@ func cancelTimeout(d time.Duration) func(*pgnotify.Config) {
 	return func(c *pgnotify.Config) { c.CancelTimeout = d }
 }
 
+// stubborn is a statement that survives cancel requests. One request is two
+// signals to a server before 18, to the process and to its group, and the second
+// may come while the first is being caught: hence two handlers.
+const stubborn = `do $$ begin
+	loop
+		begin
+			loop
+				begin perform pg_sleep(60); exception when query_canceled then null; end;
+			end loop;
+		exception when query_canceled then null;
+		end;
+	end loop;
+end $$`
+
+// untilWaiting returns when a statement of a session is seen in a wait event of
+// the server.
+func untilWaiting(t testing.TB, server queryer, pid uint32, event string) {
+	t.Helper()
+	until(t, fmt.Sprintf("session %d is in %s", pid, event), func() bool {
+		return queryValue[bool](t, server, `select exists (select from pg_stat_activity
+			where pid = $1 and state = 'active' and wait_event = $2)`, pid, event)
+	})
+}
+
+// async runs a function on a goroutine that the test outlives.
+func async(t testing.TB, f func() error) <-chan error {
+	done := make(chan error, 1)
+	var group sync.WaitGroup
+	group.Go(func() { done <- f() })
+	t.Cleanup(group.Wait)
+	return done
+}
+
 // Promise 2: a statement that survives each cancel request costs its session.
 func TestStatementThatCannotBeCancelled(t *testing.T) {
 	t.Parallel()
@@ -26,18 +61,10 @@ func TestStatementThatCannotBeCancelled(t *testing.T) {
 	t.Cleanup(func() { mustExec(t, admin, "select pg_terminate_backend($1)", pid) })
 	ctx, cancel := context.WithCancel(testContext(t))
 	defer cancel()
-	go func() { // once it sleeps where it catches what cancelling raises
-		for ctx.Err() == nil && !queryValue[bool](t, admin,
-			"select coalesce(wait_event = 'PgSleep', false) from pg_stat_activity where pid = $1", pid) {
-			time.Sleep(5 * time.Millisecond)
-		}
-		cancel()
-	}()
-	_, err := s.ExecContext(ctx, `do $$ begin
-		loop
-			begin perform pg_sleep(60); exception when query_canceled then null; end;
-		end loop;
-	end $$`)
+	done := async(t, func() error { _, err := s.ExecContext(ctx, stubborn); return err })
+	untilWaiting(t, admin, pid, "PgSleep")
+	cancel()
+	err := recv(t, done)
 	lost, ok := asError[*pgnotify.DisconnectError](err)
 	if !ok || lost.Reason != pgnotify.CancelTimeout || !lost.Sent || !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
@@ -170,4 +197,30 @@ func TestTransactionContextCancelsItsStatements(t *testing.T) {
 		}
 	}
 	mustExec(t, db, "select pg_sleep(0.01)")
+}
+
+// Promise 2: a cancel request that cannot be sent costs neither the statement,
+// when that ends by itself, nor the session.
+func TestCancelThatDoesNotGetThere(t *testing.T) {
+	t.Parallel()
+	var hang atomic.Bool
+	s := take(t, open(t, dsn(t), cancelTimeout(20*time.Second), func(c *pgnotify.Config) {
+		c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if hang.Load() {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}
+	}))
+	hang.Store(true)
+	ctx, cancel := context.WithTimeout(testContext(t), 20*time.Millisecond)
+	defer cancel()
+	done := async(t, func() error { return execError(s.ExecContext(ctx, "select pg_sleep(0.3)")) })
+	if err := recv(t, done); err != nil {
+		t.Errorf("the statement: %v", err)
+	}
+	if err := s.pc.DisconnectErr(); err != nil {
+		t.Errorf("the session: %v", err)
+	}
 }

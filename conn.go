@@ -12,8 +12,8 @@ import (
 // and [Unwrap] return.
 //
 // The methods of the interfaces of database/sql/driver are for database/sql,
-// one call at a time. All others, those of [NoticeConn], [NotificationConn] and
-// [SessionConn], are safe for concurrent use until the [sql.Conn] is closed;
+// one call at a time. All others, those of [NoticeConn], [NotificationConn],
+// [DisconnectConn], [CancelConn] and [SessionConn], are safe for concurrent use until the [sql.Conn] is closed;
 // then they return [ErrReleased], or [ErrClosed] where the session is gone too.
 type Conn struct {
 	s     *session
@@ -25,11 +25,19 @@ func (c *Conn) checkLease() error { return c.s.checkLease(c.lease) }
 
 // ExecContext implements [driver.ExecerContext]. Without arguments the query
 // may hold several statements.
-func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (res driver.Result, err error) {
+func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	res, err := c.exec(ctx, query, args)
+	if err != nil {
+		return nil, c.s.giveWay(query, err)
+	}
+	return res, nil
+}
+
+func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue) (_ driver.Result, err error) {
 	if err := checkArgs(args); err != nil {
 		return nil, err
 	}
-	if err := c.s.begin(ctx); err != nil {
+	if err := c.s.beginStatement(ctx); err != nil {
 		return nil, err
 	}
 	defer c.s.end(&err)
@@ -38,11 +46,19 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.Name
 
 // QueryContext implements [driver.QueryerContext]. Without arguments the query
 // may hold several statements.
-func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (_ driver.Rows, err error) {
+func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	rows, err := c.query(ctx, query, args)
+	if err != nil {
+		return nil, c.s.giveWay(query, err)
+	}
+	return rows, nil
+}
+
+func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue) (_ driver.Rows, err error) {
 	if err := checkArgs(args); err != nil {
 		return nil, err
 	}
-	if err := c.s.begin(ctx); err != nil {
+	if err := c.s.beginStatement(ctx); err != nil {
 		return nil, err
 	}
 	defer c.s.end(&err)
@@ -50,7 +66,7 @@ func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	if err != nil {
 		return nil, err
 	}
-	return newRows(c.s, inner), nil
+	return newRows(c.s, inner, isReadOnly(query)), nil
 }
 
 // maxArgs is how many arguments the protocol can count.
@@ -68,6 +84,9 @@ func checkArgs(args []driver.NamedValue) error {
 // PrepareContext implements [driver.ConnPrepareContext]. COPY … FROM STDIN,
 // inside a transaction, gives a statement whose Exec takes a row, as in lib/pq.
 func (c *Conn) PrepareContext(ctx context.Context, query string) (_ driver.Stmt, err error) {
+	if st := c.deferred(query); st != nil {
+		return st, nil
+	}
 	if err := c.s.begin(ctx); err != nil {
 		return nil, err
 	}
@@ -76,7 +95,7 @@ func (c *Conn) PrepareContext(ctx context.Context, query string) (_ driver.Stmt,
 	if err != nil {
 		return nil, err
 	}
-	return newStmt(c.s, inner), nil
+	return newStmt(c.s, inner, query), nil
 }
 
 // Prepare implements [driver.Conn].
@@ -93,11 +112,25 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (_ driver.Tx,
 	if c.s.wire.Status() != 'I' { // lib/pq would give the session up
 		return nil, errInTransaction
 	}
-	inner, err := c.s.pq.BeginTx(background, opts)
+	inner, err := c.s.beginTx(opts)
 	if err != nil {
 		return nil, err
 	}
-	return newTx(ctx, c.s, inner), nil
+	t := newTx(ctx, c.s, inner)
+	if err := ctx.Err(); err != nil { // it came too late for the BEGIN: end rolls back
+		t.ask()
+		return nil, fmt.Errorf("pgnotify: %w: the transaction was rolled back", err)
+	}
+	return t, nil
+}
+
+// beginTx leaves to the server what opts do not say: lib/pq's BeginTx would ask for
+// READ WRITE, which a standby refuses.
+func (s *session) beginTx(opts driver.TxOptions) (driver.Tx, error) {
+	if opts == (driver.TxOptions{}) {
+		return s.pq.Begin() //nolint:staticcheck // lib/pq's BeginTx has no other way
+	}
+	return s.pq.BeginTx(background, opts)
 }
 
 var errInTransaction = errors.New("pgnotify: begin: the session is in a transaction already")

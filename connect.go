@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/lib/pq"
@@ -19,10 +20,14 @@ import (
 // ctx has ended and when a server rejects the session for good.
 func (c *Connector) connect(ctx context.Context) (*session, error) {
 	if err := ctx.Err(); err != nil {
+		return nil, withCause(ctx, err)
+	}
+	passes, err := sessionAttrs(c.config.TargetSessionAttrs)
+	if err != nil {
 		return nil, err
 	}
 	var failed []error
-	for _, attrs := range sessionAttrs(c.config.TargetSessionAttrs) {
+	for _, attrs := range passes {
 		for _, host := range c.hosts() {
 			s, err := c.connectHost(ctx, host, attrs)
 			if err == nil {
@@ -37,75 +42,74 @@ func (c *Connector) connect(ctx context.Context) (*session, error) {
 	return nil, connectError(failed)
 }
 
+// connectError is the error of all hosts. What the second pass of prefer-standby
+// only repeats is said once.
 func connectError(failed []error) error {
-	if len(failed) == 1 {
-		return failed[0]
+	var different []error
+	for _, err := range failed {
+		same := func(other error) bool { return other.Error() == err.Error() }
+		if !slices.ContainsFunc(different, same) {
+			different = append(different, err)
+		}
 	}
-	return fmt.Errorf("pgnotify: no host could be connected to:\n%w", errors.Join(failed...))
-}
-
-// sessionAttrs returns what to ask of a host's session, one pass over the hosts
-// for each.
-func sessionAttrs(attrs pq.TargetSessionAttrs) []pq.TargetSessionAttrs {
-	if attrs == pq.TargetSessionAttrsPreferStandby {
-		return []pq.TargetSessionAttrs{pq.TargetSessionAttrsStandby, pq.TargetSessionAttrsAny}
+	if len(different) == 1 {
+		return different[0]
 	}
-	return []pq.TargetSessionAttrs{attrs}
+	return fmt.Errorf("pgnotify: no host could be connected to:\n%w", errors.Join(different...))
 }
 
 // hosts returns the hosts in the order to try.
 func (c *Connector) hosts() []transport.Endpoint {
 	hosts := transport.Endpoints(&c.config.Config)
-	if c.config.LoadBalanceHosts == pq.LoadBalanceHostsRandom {
+	if c.balances() {
 		rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
 	}
 	return hosts
 }
 
-// connectHost is one attempt: one host, with all its addresses and the
-// fallbacks of sslmode, within connect_timeout.
+// balances reports whether hosts, and the addresses of each, are to be shuffled.
+func (c *Connector) balances() bool {
+	return c.config.LoadBalanceHosts == pq.LoadBalanceHostsRandom
+}
+
+// connectHost tries one host, address by address. Each address has its own
+// connect_timeout, as in libpq; the name look-up counts as part of the first.
 func (c *Connector) connectHost(ctx context.Context, host transport.Endpoint, attrs pq.TargetSessionAttrs) (*session, error) {
-	if t := c.config.ConnectTimeout; t > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, t, fmt.Errorf("connect_timeout of %v expired", t))
-		defer cancel()
-	}
 	a, err := c.prepareAttempt(ctx, host, attrs)
 	if err != nil {
 		return nil, err
 	}
-	routes, err := c.dialer.Routes(ctx, a.host, a.policy)
+	bounded, cancel := a.bound(ctx)
+	defer func() { cancel() }()
+	routes, err := a.dialer.Routes(bounded, a.host, a.policy)
 	if err != nil {
-		return nil, err
+		return nil, a.explain(bounded, a.host, err)
 	}
-	var (
-		link   *transport.Conn // of the route before, if it connected
-		failed []error
-	)
-	for _, route := range routes {
-		if err != nil && !goesOn(route, link, err) {
-			continue
-		}
-		var s *session
-		if s, link, err = a.start(ctx, route); err == nil {
+	var failed []error
+	for len(routes) > 0 {
+		n := sameAddress(routes)
+		s, err := a.connectAddress(bounded, routes[:n])
+		if err == nil {
 			return s, nil
 		}
-		failed = append(failed, a.explain(ctx, route, err))
-		if ctx.Err() != nil {
+		failed = append(failed, err)
+		if ctx.Err() != nil || isFinal(err) {
 			break
 		}
+		routes = routes[n:]
+		cancel()
+		bounded, cancel = a.bound(ctx)
 	}
 	return nil, errors.Join(failed...)
 }
 
-// goesOn reports whether route is to be tried after the one before it failed:
-// sslmode's fallback where it may help, another address unless the server has
-// rejected the session.
-func goesOn(route transport.Route, link *transport.Conn, err error) bool {
-	if route.Fallback {
-		return route.FallsBackFrom(link, err)
+// sameAddress returns how many of the routes, from the first, are to one address.
+func sameAddress(routes []transport.Route) int {
+	n := 1
+	for n < len(routes) && routes[n].Fallback {
+		n++
 	}
-	return !isFinal(err)
+	return n
 }
 
 // An attempt is what one host is tried with.
@@ -115,17 +119,20 @@ type attempt struct {
 	host   transport.Endpoint
 	attrs  pq.TargetSessionAttrs
 	policy *transport.Policy
+	dialer *transport.Dialer
 }
 
 // prepareAttempt asks BeforeConnect.
 func (c *Connector) prepareAttempt(ctx context.Context, host transport.Endpoint, attrs pq.TargetSessionAttrs) (*attempt, error) {
-	a := &attempt{c: c, config: c.config, host: host, attrs: attrs, policy: c.policy}
+	dialer := *c.dialer
+	dialer.Shuffle = c.balances()
+	a := &attempt{c: c, config: c.config, host: host, attrs: attrs, policy: c.policy, dialer: &dialer}
 	if c.config.BeforeConnect == nil {
 		return a, nil
 	}
 	a.config = c.config.Clone()
 	a.config.Host, a.config.Hostaddr, a.config.Port, a.config.Multi = host.Host, host.Hostaddr, host.Port, nil
-	if err := c.config.BeforeConnect(ctx, a.config); err != nil {
+	if err := a.beforeConnect(ctx); err != nil {
 		return nil, &finalError{&opError{fmt.Sprintf("BeforeConnect for %v", host), err}}
 	}
 	policy, err := transport.NewPolicy(&a.config.Config, a.config.TLSConfig)
@@ -133,8 +140,53 @@ func (c *Connector) prepareAttempt(ctx context.Context, host transport.Endpoint,
 		return nil, &finalError{err}
 	}
 	a.policy = policy
-	a.host = transport.Endpoint{Host: a.config.Host, Hostaddr: a.config.Hostaddr, Port: a.config.Port}
+	a.host = transport.Endpoints(&a.config.Config)[0]
+	dialer.DialContext = a.config.DialContext
 	return a, nil
+}
+
+// beforeConnect calls Config.BeforeConnect, which has connect_timeout for itself.
+func (a *attempt) beforeConnect(ctx context.Context) error {
+	ctx, cancel := a.bound(ctx)
+	defer cancel()
+	if err := a.c.config.BeforeConnect(ctx, a.config); err != nil {
+		return withCause(ctx, err)
+	}
+	return nil
+}
+
+// bound puts connect_timeout on ctx.
+func (a *attempt) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	t := a.config.ConnectTimeout
+	if t <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, t, fmt.Errorf("connect_timeout of %v expired", t))
+}
+
+// connectAddress tries one address, with the fallbacks of sslmode where they may
+// help. Whether its error is final depends on the last of them.
+func (a *attempt) connectAddress(ctx context.Context, routes []transport.Route) (*session, error) {
+	var (
+		link   *transport.Conn // of the route before, if it connected
+		last   error
+		failed []error
+	)
+	for i, route := range routes {
+		if i > 0 && (isKindError(last) || !route.FallsBackFrom(link, last)) {
+			break
+		}
+		var s *session
+		if s, link, last = a.start(ctx, route); last == nil {
+			return s, nil
+		}
+		failed = append(failed, a.explain(ctx, route, last))
+	}
+	err := errors.Join(failed...)
+	if isRejection(last) {
+		err = &finalError{err}
+	}
+	return nil, err
 }
 
 // start connects by one route and has lib/pq start a session on it. The
@@ -146,32 +198,33 @@ func (a *attempt) start(ctx context.Context, route transport.Route) (*session, *
 	}
 	s := newSession(a.c.config, link)
 	stop := context.AfterFunc(ctx, func() { _ = link.Abort() })
-	conn, err := a.startLibpq(s)
+	err = a.startLibpq(s)
 	if !stop() {
 		err = ctx.Err()
 	} else if err != nil {
 		err = s.startError(err)
 	}
-	defer s.turn.Release()
 	s.startupOver()
 	if err != nil {
+		defer s.freeTurn()
 		_ = s.wire.Close()
 		s.endLease(true)
 		return nil, link, err
 	}
-	s.pq = conn.(libpqConn)
+	s.startWatch()
+	s.freeTurn() // handlers may use the session
 	s.flush(0)
 	return s, link, nil
 }
 
-// startLibpq runs lib/pq's start-up: authentication, parameters, and the check
-// of target_session_attrs. lib/pq gets no timeout, no TLS and no other host to
-// look after.
-func (a *attempt) startLibpq(s *session) (conn any, err error) {
+// startLibpq runs lib/pq's start-up, authentication and parameters, and then
+// checks target_session_attrs. lib/pq gets no timeout, no TLS and no other host
+// to look after.
+func (a *attempt) startLibpq(s *session) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			_ = s.caught(p)
-			conn, err = nil, s.wire.Loss().Err
+			err = s.wire.Loss().Err
 		}
 	}()
 	config := a.config.Config.Clone()
@@ -179,13 +232,22 @@ func (a *attempt) startLibpq(s *session) (conn any, err error) {
 	config.SSLMode = pq.SSLModeDisable
 	config.SSLNegotiation = ""
 	config.ConnectTimeout = 0
-	config.TargetSessionAttrs = a.attrs
+	config.TargetSessionAttrs = pq.TargetSessionAttrsAny
 	connector, err := pq.NewConnectorConfig(config)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	connector.Dialer(&onceDialer{conn: s.wire})
-	return connector.Connect(background)
+	conn, err := connector.Connect(background)
+	if err != nil {
+		return err
+	}
+	s.pq = conn.(libpqConn)
+	if err := s.checkAttrs(a.attrs); err != nil {
+		_ = s.pq.Close() // says goodbye to the server
+		return err
+	}
+	return nil
 }
 
 // onceDialer gives lib/pq its connection, once.
@@ -218,35 +280,50 @@ func (s *session) startError(err error) error {
 	return loss.Err
 }
 
+// explain says where an attempt failed, and that it was for the time where it
+// was.
+func (a *attempt) explain(ctx context.Context, place fmt.Stringer, err error) error {
+	var unreached *transport.Error
+	if errors.As(err, &unreached) { // names the place itself
+		return &transport.Error{Phase: unreached.Phase, Server: unreached.Server, Err: withCause(ctx, unreached.Err)}
+	}
+	return fmt.Errorf("pgnotify: connect to %v as user %q to database %q: %w",
+		place, a.config.User, a.config.Database, withCause(ctx, err))
+}
+
+// withCause adds why ctx has ended to an error that tells of its end.
+func withCause(ctx context.Context, err error) error {
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		<-ctx.Done() // package net may have been faster than the timer that sets the cause
+	}
+	if cause := context.Cause(ctx); cause != nil && errors.Is(err, ctx.Err()) && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
+}
+
 // finalError ends Connect whatever hosts are left.
 type finalError struct{ err error }
 
 func (e *finalError) Error() string { return e.err.Error() }
 func (e *finalError) Unwrap() error { return e.err }
 
-// explain says where an attempt failed, and that it was for the time where it
-// was. Errors of the transport name the place themselves.
-func (a *attempt) explain(ctx context.Context, route transport.Route, err error) error {
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
-		err = fmt.Errorf("%w: %w", cause, err)
-	}
-	var unreached *transport.Error
-	if errors.As(err, &unreached) {
-		return err
-	}
-	return fmt.Errorf("pgnotify: connect to %v as user %q to database %q: %w", route, a.config.User, a.config.Database, err)
-}
-
-// isFinal reports whether other hosts need not be tried: the server was reached
-// and rejected the session, other than for being overloaded or not ready.
 func isFinal(err error) bool {
 	var final *finalError
-	if errors.As(err, &final) {
-		return true
-	}
+	return errors.As(err, &final)
+}
+
+// isRejection reports whether the server was reached and rejected the session,
+// other than for being overloaded, not ready yet, or about to end: then the other
+// hosts would too.
+func isRejection(err error) bool {
 	var server *pq.Error
-	if !errors.As(err, &server) {
+	if !errors.As(err, &server) || isKindError(err) {
 		return false
 	}
-	return server.Code != "57P03" && server.Code.Class() != "53"
+	switch server.Code {
+	case "57P01", "57P02", "57P03":
+		return false
+	}
+	return server.Code.Class() != "53"
 }

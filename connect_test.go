@@ -69,7 +69,7 @@ func TestConnectErrorsNameTheServerAndNoPassword(t *testing.T) {
 		"rejected":      {s.dsn + " user=t_reject" + hush, []string{place, "t_reject"}, "28000", nil},
 		"bad parameter": {s.dsn + " user=t_trust nonsense=1" + hush, []string{place, "nonsense"}, "42704", nil},
 		"bad value":     {s.dsn + " user=t_trust work_mem=tiny" + hush, []string{place, "work_mem"}, "22023", nil},
-		"bad host":      {s.dsn + " host=nowhere.invalid" + hush, []string{"nowhere.invalid"}, "", nil},
+		"bad host":      {s.dsn + " host=nowhere.invalid" + hush, []string{fmt.Sprintf("nowhere.invalid:%d", s.Port())}, "", nil},
 		"bad port":      {fmt.Sprintf("%s port=%d%s", s.dsn, closed, hush), []string{fmt.Sprintf("%s:%d", s.Host(), closed)}, "", syscall.ECONNREFUSED},
 		"bad socket":    {s.dsn + " host=/nowhere" + hush, []string{fmt.Sprintf("/nowhere/.s.PGSQL.%d", s.Port())}, "", os.ErrNotExist},
 		"none of two": {fmt.Sprintf("%s host=%s,%s port=%d,%d%s", s.dsn, s.Host(), s.Host(), closed, closed, hush),
@@ -93,6 +93,37 @@ func TestConnectErrorsNameTheServerAndNoPassword(t *testing.T) {
 				t.Error(text)
 			}
 		})
+	}
+}
+
+// C1: the same over TLS and sockets, and through sql.Open.
+func TestConnectErrorsNameTheServerEachWay(t *testing.T) {
+	t.Parallel()
+	s := ours(t)
+	places := map[string]string{
+		"tcp":  fmt.Sprintf("%s:%d", s.Host(), s.Port()),
+		"tls":  fmt.Sprintf("localhost:%d", s.Port()),
+		"unix": fmt.Sprintf("%s/.s.PGSQL.%d", s.SocketDir(), s.Port()),
+	}
+	for _, m := range modes(t) {
+		for parameters, code := range map[string]string{
+			" user=t_trust password=hush dbname=nowhere": "3D000",
+			" user=t_trust password=hush nonsense=1":     "42704",
+			" user=t_scram password=hush":                "28P01",
+		} {
+			if m.name == "unix" && code == "28P01" {
+				continue // it trusts everybody
+			}
+			db, err := sql.Open(pgnotify.DriverName, m.dsn+parameters)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			err = db.PingContext(testContext(t))
+			if string(serverError(t, err).Code) != code || !strings.Contains(err.Error(), places[m.name]) || strings.Contains(err.Error(), "hush") {
+				t.Errorf("%s: no %s, or no %s in: %v", m.name, code, places[m.name], err)
+			}
+		}
 	}
 }
 
@@ -130,15 +161,21 @@ func TestDriverOpen(t *testing.T) {
 	}
 }
 
-// closedPort returns a port on which nobody listens.
+// closedPort returns a port on which nobody listens while the test runs: a
+// connection has it.
 func closedPort(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Cleanup(func() { l.Close() })
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn.LocalAddr().(*net.TCPAddr).Port
 }
 
 // C2, C9: the context's end, and connect_timeout, are told by the error.
@@ -560,6 +597,19 @@ func TestOnConnect(t *testing.T) {
 	if status := conn.Load().TransactionStatus(); status != pgnotify.TransactionUnknown {
 		t.Errorf("the session is %v", status)
 	}
+
+	connector := connector(t, dsn(t), func(c *pgnotify.Config) {
+		c.OnConnect = func(_ context.Context, c *pgnotify.Conn) error {
+			conn.Store(c)
+			panic("I do not like it")
+		}
+	})
+	defer func() {
+		if p := recover(); p == nil || conn.Load().TransactionStatus() != pgnotify.TransactionUnknown {
+			t.Errorf("panic %v, the session is %v", p, conn.Load().TransactionStatus())
+		}
+	}()
+	_, _ = connector.Connect(testContext(t))
 }
 
 func TestOnNotice(t *testing.T) {
@@ -575,5 +625,27 @@ func TestOnNotice(t *testing.T) {
 	want := []string{fmt.Sprint(first.pc.PID(), " one"), "handler one", fmt.Sprint(second.pc.PID(), " two")}
 	if got := calls.all(); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// A handler of the start-up's notices may use the session, and has run when the
+// pool gets it.
+func TestHandlerOfStartupNoticesUsesTheSession(t *testing.T) {
+	t.Parallel()
+	fake := pgfake.Start(t, pgfake.Script{pgfake.Startup(),
+		pgfake.Send(pgfake.Frame('R', "\x00\x00\x00\x00"), pgfake.Parameter("server_version", "15.0"),
+			pgfake.Frame('K', "\x00\x00\x00\x01key!"), pgfake.Notice("WARNING", "01000", "it expires soon"), pgfake.Ready('I')),
+		pgfake.Serve()})
+	heard := make(chan error, 1)
+	take(t, open(t, fake.DSN(), func(c *pgnotify.Config) {
+		c.OnNotice = func(conn *pgnotify.Conn, _ *pgnotify.Notice) { heard <- conn.Ping(testContext(t)) }
+	}))
+	select {
+	case err := <-heard:
+		if err != nil {
+			t.Error(err)
+		}
+	default:
+		t.Error("the session was there before the handler had run")
 	}
 }

@@ -58,8 +58,9 @@ type Config struct {
 	// BeforeConnect is called before each attempt to connect, with a copy of the
 	// Config for that attempt: Host, Hostaddr and Port are those of the server to
 	// be tried, Multi is empty. It may change the copy, for example set a fresh
-	// password; what it does to the fields from KeepAlive on is ignored. Its error
-	// ends Connect.
+	// password; what it does to the fields from KeepAlive on, and to
+	// TargetSessionAttrs and LoadBalanceHosts, is ignored. It has connect_timeout
+	// for itself. Its error ends Connect.
 	BeforeConnect func(ctx context.Context, config *Config) error
 
 	// OnConnect is called with each new session before the pool gets it. Its error
@@ -73,6 +74,13 @@ type Config struct {
 	// OnNotification is called with each notification of each session, before the
 	// handlers of [NotificationConn] and under the same rules.
 	OnNotification func(conn *Conn, notification Notification)
+
+	// OnDisconnect is called once for each session that the pool got, when it has
+	// ended, with the reason; that is [ClosedLocally] for one that the pool or the
+	// program closed. The handle tells the PID and nothing is to be run on it. It is
+	// called on a goroutine of its own. On Linux, macOS and the BSDs it is called
+	// at once for idle sessions too; elsewhere, when the session is used next.
+	OnDisconnect func(conn *Conn, err *DisconnectError)
 
 	// Logger gets what has no other place to go: panics of handlers, notices that
 	// were dropped. No secrets, no statements. nil: [slog.Default].
@@ -126,6 +134,14 @@ func NewConnector(config *Config) (*Connector, error) {
 	}
 	c := &Connector{config: config.Clone()}
 	c.config.setDefaults()
+	if _, err := sessionAttrs(c.config.TargetSessionAttrs); err != nil {
+		return nil, err
+	}
+	switch c.config.LoadBalanceHosts {
+	case "", pq.LoadBalanceHostsDisable, pq.LoadBalanceHostsRandom:
+	default:
+		return nil, fmt.Errorf("pgnotify: unknown load_balance_hosts %q: use disable or random", string(c.config.LoadBalanceHosts))
+	}
 	policy, err := transport.NewPolicy(&c.config.Config, c.config.TLSConfig)
 	if err != nil {
 		return nil, err
@@ -139,20 +155,35 @@ func NewConnector(config *Config) (*Connector, error) {
 	return c, nil
 }
 
-// Connect opens a session, within connect_timeout for each attempt and ctx for
+// Connect opens a session, within connect_timeout for each address and ctx for
 // all. It implements [driver.Connector]; the session is a *[Conn].
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	s, err := c.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if f := c.config.OnConnect; f != nil {
-		if err := f(ctx, &s.self); err != nil {
-			s.close()
-			return nil, &opError{"OnConnect", err}
-		}
+	if err := s.onConnect(ctx); err != nil {
+		return nil, &opError{"OnConnect", err}
 	}
+	s.tellLoss(true)
 	return &s.self, nil
+}
+
+// onConnect calls OnConnect, and closes the session if that fails or panics.
+func (s *session) onConnect(ctx context.Context) (err error) {
+	f := s.config.OnConnect
+	if f == nil {
+		return nil
+	}
+	good := false
+	defer func() {
+		if !good {
+			s.close()
+		}
+	}()
+	err = f(ctx, &s.self)
+	good = err == nil
+	return err
 }
 
 // String is that of the Config: nothing secret.

@@ -1,77 +1,26 @@
 package pgnotify
 
 import (
+	"context"
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"os"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/lib/pq"
-	"github.com/lib/pq/pqerror"
 
 	"github.com/pgnotify/pgnotify/internal/wire"
 )
-
-// A DisconnectReason says why a session was lost.
-type DisconnectReason int
-
-// The reasons, with the SQLSTATE of the server's last message where it sends
-// one (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-const (
-	// PeerClosed: the connection ended without a reason.
-	PeerClosed DisconnectReason = iota
-	// AdminShutdown: 57P01, the server stops or pg_terminate_backend was called.
-	AdminShutdown
-	// CrashShutdown: 57P02, another session's process crashed.
-	CrashShutdown
-	// IdleTimeout: 57P05, 25P03 or 25P04, a timeout that is set on the server.
-	IdleTimeout
-	// Reset: the connection was reset.
-	Reset
-	// NetworkTimeout: keepalive or TCP_USER_TIMEOUT gave the peer up.
-	NetworkTimeout
-	// CancelTimeout: a cancelled request did not end within Config.CancelTimeout.
-	CancelTimeout
-	// ProtocolError: what came was not PostgreSQL's protocol.
-	ProtocolError
-	// ClosedLocally: the program closed the session.
-	ClosedLocally
-	// ServerError: another FATAL error of the server, told by Err.
-	ServerError
-)
-
-var reasonTexts = [...]string{
-	PeerClosed:     "the server closed the connection",
-	AdminShutdown:  "terminated by an administrator",
-	CrashShutdown:  "the server crashed",
-	IdleTimeout:    "a timeout of the server ended the session",
-	Reset:          "the connection was reset",
-	NetworkTimeout: "the network is silent",
-	CancelTimeout:  "the cancelled statement did not end in time",
-	ProtocolError:  "protocol error",
-	ClosedLocally:  "closed by this program",
-	ServerError:    "the server ended the session",
-}
-
-// String returns the reason in words.
-func (r DisconnectReason) String() string {
-	if r < 0 || int(r) >= len(reasonTexts) {
-		return fmt.Sprintf("DisconnectReason(%d)", int(r))
-	}
-	return reasonTexts[r]
-}
 
 // A DisconnectError says that the session is lost, and why.
 type DisconnectError struct {
 	Reason DisconnectReason
 
 	// Err is the server's *[pq.Error] where it gave a reason, or else the
-	// system's error.
+	// system's error, together with the *pq.Error of the statement where the
+	// connection ended after that.
 	Err error
 
 	// Sent says that a part of the statement had been sent, so that it may or
@@ -126,48 +75,13 @@ func (e *libpqError) Error() string {
 // newDisconnectError describes a loss.
 func newDisconnectError(loss *wire.Loss) *DisconnectError {
 	e := &DisconnectError{Reason: lossReason(loss), Err: loss.Err, Time: loss.Time}
-	if loss.Fatal != nil {
-		e.Err = serverError(loss.Fatal)
-	}
-	return e
-}
-
-func lossReason(loss *wire.Loss) DisconnectReason {
-	var (
-		frame *wire.FrameError
-		libpq *libpqError
-		errno syscall.Errno
-	)
 	switch {
 	case loss.Fatal != nil:
-		return fatalReason(loss.Fatal.Code)
-	case errors.Is(loss.Err, errCancelTimeout):
-		return CancelTimeout
-	case errors.As(loss.Err, &frame), errors.As(loss.Err, &libpq):
-		return ProtocolError
-	case loss.Local, errors.Is(loss.Err, net.ErrClosed):
-		return ClosedLocally
-	case errors.Is(loss.Err, io.EOF):
-		return PeerClosed
-	case errors.Is(loss.Err, syscall.ETIMEDOUT), errors.Is(loss.Err, syscall.EHOSTUNREACH),
-		errors.Is(loss.Err, syscall.ENETUNREACH), errors.Is(loss.Err, os.ErrDeadlineExceeded):
-		return NetworkTimeout
-	case errors.As(loss.Err, &errno):
-		return Reset
+		e.Err = serverError(loss.Fatal)
+	case loss.Error != nil: // of the statement, whose answer broke off then
+		e.Err = fmt.Errorf("%w, after %w", loss.Err, serverError(loss.Error))
 	}
-	return PeerClosed
-}
-
-func fatalReason(code pqerror.Code) DisconnectReason {
-	switch code {
-	case "57P01":
-		return AdminShutdown
-	case "57P02":
-		return CrashShutdown
-	case "57P05", "25P03", "25P04":
-		return IdleTimeout
-	}
-	return ServerError
+	return e
 }
 
 // serverError gives an ErrorResponse the shape that lib/pq gives it.
@@ -178,4 +92,110 @@ func serverError(r *wire.Response) *pq.Error {
 		Where: r.Where, Schema: r.Schema, Table: r.Table, Column: r.Column,
 		DataTypeName: r.DataTypeName, Constraint: r.Constraint, File: r.File, Line: r.Line, Routine: r.Routine,
 	}
+}
+
+// DisconnectConn is a session that tells when it is lost, also while it is idle
+// and nobody uses it.
+//
+// On Linux, macOS and the BSDs the end of a connection is seen at once, by one
+// poller for the whole process. Elsewhere, and over a connection of DialContext
+// that has no descriptor, it is seen at once by a session that listens, waits, or
+// had Disconnected or WatchContext called, and by others when they are used next.
+// A network that falls silent ends no connection: see Config.KeepAlive and
+// Config.TCPUserTimeout. While rows are open, or a COPY is under way, the end is
+// seen by the next call for them.
+type DisconnectConn interface {
+	// Disconnected returns a channel that is closed when the session is lost, or
+	// returned to the pool.
+	Disconnected() <-chan struct{}
+
+	// DisconnectErr returns nil while the session lives, a *[DisconnectError] when
+	// it is lost, and [ErrReleased] when it was returned to the pool. It does not
+	// ask the server.
+	DisconnectErr() error
+
+	// WatchContext returns a copy of ctx that is cancelled when the session is
+	// lost, with the *[DisconnectError] as [context.Cause], or returned, with
+	// ErrReleased. Call cancel when you are done with it. It starts no goroutine.
+	WatchContext(ctx context.Context) (_ context.Context, cancel context.CancelFunc)
+
+	// SyscallConn gives access to the session's socket, for a poller of one's own;
+	// the socket must not be read from, written to, or closed. It fails when the
+	// session is lost or returned, and with [ErrNotSupported] over a connection of
+	// DialContext that has none. The RawConn fails when the session has ended.
+	SyscallConn() (syscall.RawConn, error)
+}
+
+// Disconnected implements [DisconnectConn].
+func (c *Conn) Disconnected() <-chan struct{} {
+	s := c.s
+	s.leaseMu.Lock()
+	e, err := s.awaitLocked(c.lease)
+	s.leaseMu.Unlock()
+	if err != nil {
+		return alreadyOver
+	}
+	s.hearEnd()
+	return e.over
+}
+
+// alreadyOver is the channel of what is over before anybody waits.
+var alreadyOver = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// DisconnectErr implements [DisconnectConn].
+func (c *Conn) DisconnectErr() error {
+	if err := c.checkLease(); err == ErrReleased {
+		return err
+	}
+	if lost := c.s.disconnectError(); lost != nil {
+		return lost
+	}
+	return nil
+}
+
+// WatchContext implements [DisconnectConn].
+func (c *Conn) WatchContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	s := c.s
+	s.leaseMu.Lock()
+	e, err := s.awaitLocked(c.lease)
+	if err == nil {
+		e.cancels[&cancel] = struct{}{}
+	}
+	s.leaseMu.Unlock()
+	if err != nil {
+		cancel(err)
+		return ctx, func() {}
+	}
+	s.hearEnd()
+	return ctx, func() {
+		s.leaseMu.Lock()
+		if s.ends == e {
+			delete(e.cancels, &cancel)
+		}
+		s.leaseMu.Unlock()
+		cancel(nil)
+	}
+}
+
+// hearEnd makes sure that the end of the session is seen at once.
+func (s *session) hearEnd() {
+	if s.watch.Load() == nil {
+		s.activate()
+	}
+}
+
+// SyscallConn implements [DisconnectConn].
+func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	if err := c.DisconnectErr(); err != nil {
+		return nil, err
+	}
+	if c.s.socket == nil {
+		return nil, ErrNotSupported
+	}
+	return c.s.socket, nil
 }

@@ -72,6 +72,26 @@
 // statement; it does so afterwards. A LISTEN or a NOTIFY within a transaction
 // takes effect with its commit.
 //
+// # Transactions
+//
+// [InTx] commits when its function returns nil, and rolls back when it returns an
+// error or panics. [InSavepoint] does the same for a part of a transaction, which
+// goes on when that part fails:
+//
+//	err := pgnotify.InTx(ctx, db, nil, func(tx *sql.Tx) error {
+//		if err := move(ctx, tx, 30, "ann", "bob"); err != nil {
+//			return err
+//		}
+//		err := pgnotify.InSavepoint(ctx, tx, func() error { return book(ctx, tx, "bonus") })
+//		if err != nil {
+//			log.Println("without the bonus:", err)
+//		}
+//		return nil
+//	})
+//
+// The function's error comes out as it is. Where COMMIT fails with a
+// *[DisconnectError] that says Sent, the transaction may have been committed.
+//
 // # Context and cancellation
 //
 // When the context of a request ends, the server is asked to cancel the
@@ -80,11 +100,24 @@
 // stays usable, within a transaction after a rollback. The error is ctx.Err()
 // for [errors.Is], and has the server's *pq.Error with the code 57014 for
 // [errors.As]. A statement that does not end within Config.CancelTimeout costs
-// its session.
+// its session. A context that has ended already sends nothing, but for the
+// ROLLBACK of its transaction.
+//
+// Ctrl-C is a context too, that of [os/signal.NotifyContext]: it ends the
+// statement, and the program may go on with the session.
 //
 // The context of BeginTx holds for COMMIT, and for statements of the transaction
-// that have none of their own. A context that has ended already sends nothing,
-// but for the ROLLBACK of its transaction.
+// that have none of their own. When it ends, the transaction is rolled back; what
+// comes on its session before that, and may write, is not sent and gets
+// [sql.ErrTxDone].
+//
+// Who has no hold of a statement's context can end it by the session:
+// [CancelConn] cancels what runs there, and whoever runs it gets 57014.
+//
+// Rows that are closed early do not have their query run to its end for nothing:
+// outside a transaction, a SELECT, TABLE or VALUES that has more than 1 MiB to come
+// is cancelled. In a transaction, where that would be an error, and of any other
+// statement, all is read.
 //
 // # Disconnection
 //
@@ -95,14 +128,27 @@
 // transaction was open, database/sql takes another session by itself. No
 // statement is sent twice.
 //
-// A session that listens sees its loss at once, any other with its next
-// statement.
+// The pool replaces a lost session by itself. For those who must know at once,
+// idle or not, Config.OnDisconnect is told of all sessions, and [DisconnectConn]
+// tells of one: by a channel, or by a context for what may go on only as long as
+// the session lives, and its lock with it:
+//
+//	watched, stop := pc.WatchContext(ctx)
+//	defer stop()
+//	err := work(watched)
+//	err = context.Cause(watched) // a *DisconnectError, if the session was lost
+//
+// "At once" is on Linux, macOS and the BSDs. Elsewhere it holds for sessions that
+// listen, wait, or were asked for such a channel or context; others see their loss
+// when they are used next. A network that falls silent is found by keepalives,
+// after two and a half minutes by default, and by Config.TCPUserTimeout. The page
+// docs/disconnection.md has tables of all this.
 //
 // # sql.Conn.Raw
 //
 // [FromConn] is a shorthand. The standard library's door to a session is
 // [sql.Conn.Raw], which passes a *[Conn]. It implements the small interfaces
-// [NoticeConn], [NotificationConn] and [SessionConn]:
+// [NoticeConn], [NotificationConn], [DisconnectConn], [CancelConn] and [SessionConn]:
 //
 //	err := conn.Raw(func(driverConn any) error {
 //		return driverConn.(pgnotify.NotificationConn).Listen(ctx, "jobs")

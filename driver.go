@@ -51,5 +51,7 @@ var (
 
 	_ NoticeConn       = (*Conn)(nil)
 	_ NotificationConn = (*Conn)(nil)
+	_ CancelConn       = (*Conn)(nil)
 	_ SessionConn      = (*Conn)(nil)
+	_ DisconnectConn   = (*Conn)(nil)
 )

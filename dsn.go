@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,7 +15,8 @@ import (
 
 // ParseConfig reads a DSN in any form that lib/pq takes, keyword=value or URL,
 // with the PG… environment variables and the service file, as [pq.NewConfig]
-// does. It knows these parameters beside lib/pq's:
+// does. Lists of hosts are read as libpq reads them, also those of a URL
+// (postgres://a:5432,b:5433/db). It knows these parameters beside lib/pq's:
 //
 //	keepalives            1 or 0: TCP keepalive on or off
 //	keepalives_idle       seconds of silence before the first probe
@@ -29,19 +29,9 @@ import (
 //
 // No error holds a value of the DSN that could be a password.
 func ParseConfig(dsn string) (*Config, error) {
-	if isTorn(dsn) {
-		return nil, errURL
-	}
-	parsed, err := pq.NewConfig(dsn)
+	config, err := parseServers(dsn)
 	if err != nil {
-		return nil, dsnError(dsn, err)
-	}
-	config := &Config{Config: parsed}
-	if err := config.checkSSLMode(dsn); err != nil {
 		return nil, err
-	}
-	if config.Hostaddr.IsValid() && config.Host == "localhost" && !hostGiven(dsn) {
-		config.Host = "" // lib/pq's default would be the name to verify under TLS
 	}
 	for name, set := range parameters {
 		value, ok := config.Runtime[name]
@@ -54,6 +44,41 @@ func ParseConfig(dsn string) (*Config, error) {
 		}
 	}
 	return config, nil
+}
+
+// parseServers has lib/pq read everything but the list of servers. With a
+// service file, which may hold a list, it reads that too.
+func parseServers(dsn string) (*Config, error) {
+	given, err := readSettings(dsn)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case given == nil:
+		return parseAll(dsn)
+	case given.or("service", "PGSERVICE") != "":
+		return parseAll(given.pairs())
+	}
+	hosts, err := given.hosts()
+	if err != nil {
+		return nil, err
+	}
+	config, err := parseAll(given.withoutHosts().pairs())
+	if err != nil {
+		return nil, err
+	}
+	hosts.apply(config)
+	return config, nil
+}
+
+// parseAll has lib/pq read a DSN.
+func parseAll(dsn string) (*Config, error) {
+	parsed, err := pq.NewConfig(dsn)
+	if err != nil {
+		return nil, dsnError(err)
+	}
+	config := &Config{Config: parsed}
+	return config, config.checkSSLMode()
 }
 
 // parameters are those that lib/pq does not know and would send to the server.
@@ -131,21 +156,17 @@ func parseCount(v string) (int, error) {
 // errTLSConfig tells users of lib/pq's RegisterTLSConfig what to use instead.
 var errTLSConfig = fmt.Errorf("%w: sslmode=pqgo-NAME belongs to pq.RegisterTLSConfig; set Config.TLSConfig, and open with NewConnector and sql.OpenDB", ErrNotSupported)
 
-// checkSSLMode mends one thing and refuses another. lib/pq turns TLS off for all
-// hosts when the first one is a unix socket; the others must keep what was
-// asked for. And it knows sslmodes that are names of TLS configurations.
-func (c *Config) checkSSLMode(dsn string) error {
+// checkSSLMode refuses what lib/pq makes of sslmode in two cases. It turns TLS off
+// for all hosts when the first one is a unix socket, which is noticed for those
+// of a service file only; the others are read here. And it knows sslmodes that
+// are names of TLS configurations.
+func (c *Config) checkSSLMode() error {
 	if strings.HasPrefix(string(c.SSLMode), "pqgo-") {
 		return errTLSConfig
 	}
-	if len(c.Multi) == 0 || !isUnixHost(c.Host) || c.Hostaddr.IsValid() {
-		return nil
-	}
-	other, err := pq.NewConfig(withHost(dsn, "localhost"))
-	if err != nil || isUnixHost(other.Host) {
+	if len(c.Multi) > 0 && isUnixHost(c.Host) && !c.Hostaddr.IsValid() {
 		return errors.New("pgnotify: name a host before the unix socket, so that sslmode can be told for it")
 	}
-	c.SSLMode = other.SSLMode
 	return nil
 }
 
@@ -153,43 +174,13 @@ func isUnixHost(host string) bool {
 	return filepath.IsAbs(host) || strings.HasPrefix(host, "@")
 }
 
-// hostGiven reports whether the DSN, the environment or the service file names a
-// host beside hostaddr: whether lib/pq's answer depends on what stands before.
-func hostGiven(dsn string) bool {
-	const other = "not-given.invalid"
-	if os.Getenv("PGHOST") != "" {
-		return true
-	}
-	if u, err := url.Parse(dsn); err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql") {
-		return u.Host != "" || u.Query().Get("host") != ""
-	}
-	config, err := pq.NewConfig("host=" + other + " " + dsn)
-	return err == nil && config.Host != other
-}
-
-// withHost returns dsn with another, single host.
-func withHost(dsn, host string) string {
-	u, err := url.Parse(dsn)
-	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
-		return dsn + " host=" + host + " port=5432"
-	}
-	q := u.Query()
-	q.Del("host")
-	q.Del("port")
-	u.RawQuery, u.Host = q.Encode(), host
-	return u.String()
-}
-
 // dsnError rewrites those of lib/pq's errors that quote the DSN, where a
 // password may stand anywhere.
-func dsnError(dsn string, err error) error {
+func dsnError(err error) error {
 	text := err.Error()
-	isURL := strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://")
 	switch {
 	case strings.Contains(text, `"pqgo-`):
 		return errTLSConfig
-	case isURL && isURLError(err):
-		return errURL
 	case strings.HasPrefix(text, `missing "=" after`):
 		return errors.New(`pgnotify: the DSN has a word without "="; it is key=value pairs or a postgres:// URL, and values with spaces need single quotes, and inside them ' and \ need a backslash before them`)
 	case strings.HasPrefix(text, "pq: "):
@@ -199,26 +190,7 @@ func dsnError(dsn string, err error) error {
 }
 
 // errURL is about a URL that cannot be read, or that would be misread.
-var errURL = errors.New("pgnotify: the DSN is not a valid URL; characters such as # / ? % @ : in a user name or password must be percent-encoded, and the ports of several hosts go into one port=…,… behind the question mark")
-
-// isTorn reports whether dsn seems to be a URL that a character of its password
-// tears apart: then it is valid, but "user:12/34@host" names a host "user" and a
-// database "34@host", and errors would show them.
-func isTorn(dsn string) bool {
-	u, err := url.Parse(dsn)
-	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
-		return false
-	}
-	if u.Fragment != "" || u.User != nil || u.Port() == "" {
-		return u.Fragment != ""
-	}
-	return strings.Contains(u.EscapedPath(), "@") || u.Path == "" && strings.Contains(u.RawQuery, "@")
-}
-
-func isURLError(err error) bool {
-	var e *url.Error
-	return errors.As(err, &e)
-}
+var errURL = errors.New("pgnotify: the DSN is not a valid URL; characters such as # / ? % @ : in a user name or password must be percent-encoded")
 
 // setDefaults gives zero fields of the embedded pq.Config the values that
 // ParseConfig would have given them.

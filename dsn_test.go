@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,22 +76,130 @@ func TestParseConfigForms(t *testing.T) {
 	}
 }
 
-// C5
-func TestParseConfigHostLists(t *testing.T) {
+// C5: a number of hosts, addresses and ports that do not match is an error.
+func TestParseConfigHostListsMismatch(t *testing.T) {
 	t.Parallel()
-	c, err := pgnotify.ParseConfig("host=a,,c port=1,,3")
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []pq.ConfigMultihost{{Host: "localhost", Port: 5432}, {Host: "c", Port: 3}}
-	if c.Host != "a" || c.Port != 1 || !slices.Equal(c.Multi, want) {
-		t.Errorf("%s:%d %v", c.Host, c.Port, c.Multi)
-	}
-	for _, dsn := range []string{"host=a,b port=1,2,3", "host=a,b hostaddr=127.0.0.1,127.0.0.2,127.0.0.3"} {
-		if c, err := pgnotify.ParseConfig(dsn); err == nil {
-			t.Errorf("%s: %+v", dsn, c)
+	for dsn, want := range map[string]string{
+		"host=a,b port=1,2,3":                         "3 port numbers to 2 hosts",
+		"host=a,b,c port=1,2":                         "2 port numbers to 3 hosts",
+		"host=a port=1,2":                             "2 port numbers to 1 hosts",
+		"port=1,2":                                    "2 port numbers to 1 hosts",
+		"hostaddr=127.0.0.1 port=1,2":                 "2 port numbers to 1 hosts",
+		"hostaddr=127.0.0.1,127.0.0.2 port=1,2,3":     "3 port numbers to 2 hosts",
+		"host=a,b hostaddr=127.0.0.1":                 "2 host names to 1 hostaddr values",
+		"host=a hostaddr=127.0.0.1,127.0.0.2":         "1 host names to 2 hostaddr values",
+		"host=a,b hostaddr=127.0.0.1,,127.0.0.3":      "2 host names to 3 hostaddr values",
+		"postgres://a,b/d?port=1,2,3":                 "3 port numbers to 2 hosts",
+		"postgres://a,b/d?hostaddr=127.0.0.1":         "2 host names to 1 hostaddr values",
+		"postgres:///d?host=a&port=1,2":               "2 port numbers to 1 hosts",
+		"host=a,b port=1,0":                           `"port"`,
+		"host=a,b port=1,http":                        `"port"`,
+		"host=a,b hostaddr=127.0.0.1,localhost":       `"hostaddr"`,
+		"host=a,b hostaddr=127.0.0.1,127.0.0.1:54321": `"hostaddr"`,
+	} {
+		c, err := pgnotify.ParseConfig(dsn)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "pgnotify: ") {
+			t.Errorf("%s: %v, %v", dsn, c, err)
 		}
 	}
+}
+
+// C5: an empty item means the default.
+func TestParseConfigHostLists(t *testing.T) {
+	t.Parallel()
+	for dsn, want := range hostLists {
+		checkServers(t, dsn, want)
+	}
+}
+
+var hostLists = map[string]string{
+	"":                              "localhost:5432",
+	"host='' port=''":               "localhost:5432",
+	"hostaddr=''":                   "localhost:5432",
+	"host=a,,c port=1,,3":           "a:1 localhost:5432 c:3",
+	"host=,b":                       "localhost:5432 b:5432",
+	"host=a,b port=,2":              "a:5432 b:2",
+	"host=a,b port=1":               "a:1 b:1",
+	"host=a,b port=''":              "a:5432 b:5432",
+	"host=a,b hostaddr=,127.0.0.2":  "a:5432 b:5432=127.0.0.2",
+	"host=a,b hostaddr=127.0.0.1,":  "a:5432=127.0.0.1 b:5432",
+	"host=,b hostaddr=127.0.0.1,":   ":5432=127.0.0.1 b:5432",
+	"hostaddr=127.0.0.1,::1 port=7": ":7=127.0.0.1 :7=::1",
+	"host=/tmp,b port=1,2":          "/tmp:1 b:2",
+	"host=[::1],b":                  "[::1]:5432 b:5432",
+
+	// With spaces, quotes and backslashes where libpq allows them.
+	" host = a,b\tport\n=\n1,2 ": "a:1 b:2",
+	`host='a,b' port='1,\2'`:     "a:1 b:2",
+	`host=a host=b,c`:            "b:5432 c:5432",
+	`port=1 host=`:               "localhost:1",
+
+	"postgres://":                              "localhost:5432",
+	"postgres://a:1,b:2/d":                     "a:1 b:2",
+	"postgres://u:p%2Cw@a:1,b,c:3/d":           "a:1 b:5432 c:3",
+	"postgres://a,b:2":                         "a:5432 b:2",
+	"postgres://a,b?port=7":                    "a:7 b:7",
+	"postgres://[::1]:1,[fe80::1]/d":           "::1:1 fe80::1:5432",
+	"postgres://%2Ftmp:1,b:2/d":                "/tmp:1 b:2",
+	"postgres://:7/d":                          "localhost:7",
+	"postgresql://a,b/d?hostaddr=::1,":         "a:5432=::1 b:5432",
+	"postgres:///d?host=a,b&port=1,2":          "a:1 b:2",
+	"postgres://u@/d?host=/tmp&port=1":         "/tmp:1",
+	"postgres://a:1/d?host=b":                  "b:1",
+	"postgres://a:1,b:2/d?sslmode=verify-full": "a:1 b:2",
+}
+
+// checkServers compares the servers of a DSN, each as host:port=hostaddr.
+func checkServers(t *testing.T, dsn, want string) {
+	t.Helper()
+	c, err := pgnotify.ParseConfig(dsn)
+	if err != nil {
+		t.Errorf("%s: %v", dsn, err)
+		return
+	}
+	var got []string
+	for _, m := range append([]pq.ConfigMultihost{{Host: c.Host, Hostaddr: c.Hostaddr, Port: c.Port}}, c.Multi...) {
+		text := fmt.Sprintf("%s:%d", m.Host, m.Port)
+		if m.Hostaddr.IsValid() {
+			text += "=" + m.Hostaddr.String()
+		}
+		got = append(got, text)
+	}
+	if got := strings.Join(got, " "); got != want {
+		t.Errorf("%s: %s, want %s", dsn, got, want)
+	}
+}
+
+// C5: lists of the environment stand in for those that the DSN lacks, and only
+// for them.
+func TestParseConfigHostListsOfTheEnvironment(t *testing.T) {
+	t.Setenv("PGHOST", "e,f,g")
+	t.Setenv("PGPORT", "7,8")
+	for dsn, want := range map[string]string{
+		"host=a":                                "",
+		"host=a,b":                              "a:7 b:8",
+		"host=a port=1":                         "a:1",
+		"port=1":                                "e:1 f:1 g:1",
+		"port=1,2,3":                            "e:1 f:2 g:3",
+		"host=a,b port=''":                      "a:5432 b:5432",
+		"host='' port=''":                       "localhost:5432",
+		"postgres://a:1,b:2/d":                  "a:1 b:2",
+		"host=a hostaddr=127.0.0.1 port=1":      "a:1=127.0.0.1",
+		"host='' hostaddr=::1,::2 port=3,4":     ":3=::1 :4=::2",
+		"host=a,b hostaddr=::1,::2 user=u":      "a:7=::1 b:8=::2",
+		"postgres://u:p@a/d?port=1&hostaddr=::": "a:1=::",
+	} {
+		if want == "" {
+			if c, err := pgnotify.ParseConfig(dsn); err == nil {
+				t.Errorf("%s: %v", dsn, c)
+			}
+			continue
+		}
+		checkServers(t, dsn, want)
+	}
+	t.Setenv("PGHOSTADDR", "::1,::2,::3")
+	checkServers(t, "port=1", "e:1=::1 f:1=::2 g:1=::3")
+	checkServers(t, "host=a hostaddr='' port=1", "a:1")
 }
 
 // C1: bad parameters.
@@ -163,6 +270,14 @@ func TestDSNErrorsHoldNoPassword(t *testing.T) {
 		`postgres:/u:hush@x/d`,
 		`mysql://u:hush@x/d`,
 		`u:hush@x/d`,
+		`postgres://u:hush@x:1,y:http/d`,
+		`postgres://u:hush,hush/42@x:1,y/d`,
+		`postgres://u:42,43/hush@x:1,y/d`,
+		`postgres://u:hush,hush/hush/d`,
+		`postgres://u:hush@x/d?service=none&hostaddr=hash`,
+		`postgres://u:hush@x,y:1/d?service=none`,
+		`service=none password=hush`,
+		`postgres://u:hush@x,y/d?sslmode=sometimes`,
 	} {
 		c, err := pgnotify.ParseConfig(dsn)
 		if err == nil {
@@ -322,4 +437,36 @@ func TestSSLModeOfAListThatBeginsWithASocket(t *testing.T) {
 	if err != nil || got.Hostaddr != netip.MustParseAddr("127.0.0.1") {
 		t.Errorf("%v, %v", got, err)
 	}
+}
+
+// FuzzParseConfig checks that pairs are read as lib/pq reads them, and that
+// nothing panics.
+func FuzzParseConfig(f *testing.F) {
+	for dsn := range hostLists {
+		f.Add(dsn)
+	}
+	for _, dsn := range []string{
+		`user=u password='it\'s' dbname = d`, `password=a\ b\\ user='u`, `a=b=c user=u'v w=`, "user=ü\u2003dbname=d", `user==u`,
+		`postgres://u:p%20w@a:1,b:2/d?application_name=x&port=3`, `postgres://[::1`, `postgres://a:1:2,[b]:3]`, `postgres://%zz,b`,
+	} {
+		f.Add(dsn)
+	}
+	f.Fuzz(func(t *testing.T, dsn string) {
+		if strings.Contains(dsn, "service") {
+			return // it would read files
+		}
+		got, err := pgnotify.ParseConfig(dsn)
+		want, wantErr := pq.NewConfig(dsn)
+		if err != nil || wantErr != nil || strings.HasPrefix(dsn, "postgres") {
+			return
+		}
+		if got.User != want.User || got.Password != want.Password || got.Database != want.Database || got.Passfile != want.Passfile {
+			t.Errorf("%q: %+v, lib/pq has %+v", dsn, got.Config, want)
+		}
+		for name, value := range got.Runtime {
+			if want.Runtime[name] != value {
+				t.Errorf("%q: %s is %q, lib/pq has %q", dsn, name, value, want.Runtime[name])
+			}
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package pgnotify
 
 import (
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net"
@@ -71,4 +72,14 @@ func (e *canceledError) Error() string {
 	return fmt.Sprintf("pgnotify: %v: %v", e.ctx, e.err)
 }
 
-func (e *canceledError) Unwrap() []error { return []error{e.ctx, e.cause, e.err} }
+func (e *canceledError) Unwrap() []error { return []error{e.ctx, e.err, foreignError{e.cause}} }
+
+// A foreignError comes from the program, and may be that of another session: for
+// this one it is not driver.ErrBadConn.
+type foreignError struct{ error }
+
+func (e foreignError) Is(target error) bool {
+	return target != driver.ErrBadConn && errors.Is(e.error, target)
+}
+
+func (e foreignError) As(target any) bool { return errors.As(e.error, target) }

@@ -25,6 +25,8 @@ func TestExamples(t *testing.T) {
 	db := open(t, dsn(t))
 	mustExec(t, db, "CREATE TABLE example_jobs (id text)")
 	t.Cleanup(func() { mustExec(t, db, "DROP TABLE example_jobs") })
+	mustExec(t, db, `CREATE TABLE example_accounts (owner text PRIMARY KEY, balance int CHECK (balance >= 0))`)
+	t.Cleanup(func() { mustExec(t, db, "DROP TABLE example_accounts") })
 	for _, example := range []func(){
 		Example, ExampleFromConn, ExampleUnwrap, ExampleNewConnector, ExampleNoticeConn,
 		ExampleNotificationConn, ExampleConn_Notifications, ExampleNotify_transaction,
@@ -32,6 +34,37 @@ func TestExamples(t *testing.T) {
 	} {
 		example()
 	}
+	for _, e := range []struct {
+		example func()
+		prints  string
+	}{
+		{ExampleInTx, "23514\nann 100\nbob 20\n"},
+		{ExampleInSavepoint, "without the bonus: 23505\nann 70\nbob 50\n"},
+		{ExampleCancelConn, "57014\n"},
+	} {
+		if got := printed(t, e.example); got != e.prints {
+			t.Errorf("printed %q, expected %q", got, e.prints)
+		}
+	}
+}
+
+// printed returns what f prints. Output comments would do that, but without a
+// server they fail.
+func printed(t *testing.T, f func()) string {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout := os.Stdout
+	os.Stdout = w
+	defer func() { os.Stdout = stdout }()
+	f()
+	w.Close()
+	text, err := io.ReadAll(r)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(text)
 }
 
 // openSession is what most examples begin with: a pool and one session of it.
@@ -243,6 +276,112 @@ func ExampleConn_ExecContext_cancelled() {
 		fmt.Println(server.Code)
 	}
 	check(conn.PingContext(ctx))
+}
+
+// All of it or nothing: the error is the one of the statement that failed.
+func ExampleInTx() {
+	ctx := context.Background()
+	db, conn := openSession(ctx)
+	defer closeAll(conn, db)
+	openAccounts(ctx, db)
+
+	err := pgnotify.InTx(ctx, db, nil, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "UPDATE example_accounts SET balance = balance + 1000 WHERE owner = 'bob'")
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, "UPDATE example_accounts SET balance = balance - 1000 WHERE owner = 'ann'")
+		return err
+	})
+	var server *pq.Error
+	if errors.As(err, &server) {
+		fmt.Println(server.Code)
+	}
+	printAccounts(ctx, db)
+	// It prints
+	// 23514
+	// ann 100
+	// bob 20
+}
+
+// The transaction goes on when the part within the savepoint fails.
+func ExampleInSavepoint() {
+	ctx := context.Background()
+	db, conn := openSession(ctx)
+	defer closeAll(conn, db)
+	openAccounts(ctx, db)
+
+	check(pgnotify.InTx(ctx, db, nil, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE example_accounts
+			SET balance = balance + CASE owner WHEN 'bob' THEN 30 ELSE -30 END`)
+		if err != nil {
+			return err
+		}
+		err = pgnotify.InSavepoint(ctx, tx, func() error {
+			_, err := tx.ExecContext(ctx, "INSERT INTO example_accounts VALUES ('bob', 5)")
+			return err
+		})
+		var server *pq.Error
+		if errors.As(err, &server) {
+			fmt.Println("without the bonus:", server.Code)
+			return nil
+		}
+		return err
+	}))
+	printAccounts(ctx, db)
+	// It prints
+	// without the bonus: 23505
+	// ann 70
+	// bob 50
+}
+
+func openAccounts(ctx context.Context, db *sql.DB) {
+	_, err := db.ExecContext(ctx, "TRUNCATE example_accounts; INSERT INTO example_accounts VALUES ('ann', 100), ('bob', 20)")
+	check(err)
+}
+
+func printAccounts(ctx context.Context, db *sql.DB) {
+	rows, err := db.QueryContext(ctx, "SELECT owner || ' ' || balance FROM example_accounts ORDER BY owner")
+	check(err)
+	defer rows.Close()
+	for rows.Next() {
+		var account string
+		check(rows.Scan(&account))
+		fmt.Println(account)
+	}
+	check(rows.Err())
+}
+
+// Another goroutine ends the statement, whose context goes on. Cancel does nothing
+// as long as the server has not begun, so it is called until the statement is over.
+func ExampleCancelConn() {
+	ctx := context.Background()
+	db, conn := openSession(ctx)
+	defer closeAll(conn, db)
+	pc, err := pgnotify.FromConn(conn)
+	check(err)
+
+	over := make(chan error, 1)
+	go func() {
+		_, err := conn.ExecContext(ctx, "SELECT pg_sleep(60)")
+		over <- err
+	}()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for running := true; running; {
+		select {
+		case err = <-over:
+			running = false
+		case <-tick.C:
+			check(pc.Cancel(ctx))
+		}
+	}
+	var server *pq.Error
+	if errors.As(err, &server) {
+		fmt.Println(server.Code)
+	}
+	check(conn.PingContext(ctx))
+	// It prints 57014
 }
 
 func ExampleSessionConn() {

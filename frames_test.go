@@ -461,7 +461,7 @@ func converse(t *testing.T, dsn string, active bool, least, most int) (seen []st
 // driver.ErrBadConn, for which database/sql would connect again.
 func TestPanicOfLibpqDuringStartup(t *testing.T) {
 	t.Parallel()
-	fake := pgfake.Start(t, pgfake.Script{pgfake.Startup(), pgfake.Send(pgfake.Frame('R', "")), pgfake.Drain()})
+	fake := pgfake.Start(t, pgfake.Script{pgfake.Startup(), pgfake.Send(pgfake.Frame('v', "")), pgfake.Drain()})
 	err := connectError(t, fake.DSN())
 	if errors.Is(err, driver.ErrBadConn) || !strings.Contains(err.Error(), "lib/pq could not go on") {
 		t.Errorf("got %v", err)

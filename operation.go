@@ -25,19 +25,42 @@ type operation struct {
 	ctx  context.Context
 	stop func() bool // detaches from ctx; nil where ctx cannot end
 
-	txCtx      context.Context // the transaction's, for statements that have none; nil outside
+	tx         atomic.Pointer[tx] // the transaction that BeginTx began; nil outside
 	cancel     atomic.Pointer[cancellation]
-	onCancel   func()    // cancelStatement, made once
-	mark       uint64    // events queued before the request
-	goesOn     bool      // the answer outlives the call: rows, COPY
-	unlistened []string  // channels that UNLISTEN named in the transaction under way
-	copy       *copyStmt // the COPY under way, for database/sql only, which calls one method at a time
+	onCancel   func()     // cancelStatement, made once
+	gate       cancelGate // between Cancel and the end of the request
+	mark       uint64     // events queued before the request
+	goesOn     bool       // the answer outlives the call: rows, COPY
+	failed     bool       // the last request did: the server may be about to end the session
+	gaveWay    []string   // statements about to come back as prepared ones; as copy
+	rows       *rows      // those that are open; as copy
+	unlistened []string   // channels that UNLISTEN named in the transaction under way
+	copy       *copyStmt  // the COPY under way, for database/sql only, which calls one method at a time
 }
 
-// begin takes the turn for a request. It fails, and nothing is sent, when ctx
-// has ended, when the turn is held by open rows, or when the session is lost.
-// Every begin that succeeds is followed by end.
+// begin takes the turn for a request of database/sql. It fails, and nothing is
+// sent, when ctx has ended, when the turn is held by open rows, or when the session
+// is lost. Every begin that succeeds is followed by end.
 func (s *session) begin(ctx context.Context) error {
+	s.closeCancelledRows()
+	return s.take(ctx)
+}
+
+// beginStatement is begin for a statement that may be meant for a transaction
+// which is rolled back already: then it fails with a *refusedError.
+func (s *session) beginStatement(ctx context.Context) error {
+	if err := s.begin(ctx); err != nil {
+		return err
+	}
+	err := s.refusal()
+	if err != nil {
+		s.end(&err)
+	}
+	return err
+}
+
+// take is begin for who may come besides database/sql.
+func (s *session) take(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -47,13 +70,25 @@ func (s *session) begin(ctx context.Context) error {
 		}
 		return err
 	}
+	s.rollBackDoomed()
+	err := ctx.Err() // it may have ended while we waited
+	if err == nil {
+		err = s.start(ctx)
+	}
+	if err != nil {
+		s.freeTurn()
+	}
+	return err
+}
+
+// start is begin for who has the turn; finish is its counterpart.
+func (s *session) start(ctx context.Context) error {
 	s.wire.BeginOperation()
 	if s.wire.Loss() != nil {
-		err := s.lossError(nil)
-		s.turn.Release()
-		return err
+		return s.lossError(nil)
 	}
 	s.op.mark, s.op.goesOn = s.mark(), false
+	s.op.gate.open()
 	s.attach(ctx)
 	return nil
 }
@@ -63,11 +98,12 @@ func (s *session) beginLeased(ctx context.Context, lease uint64) error {
 	if err := s.checkLease(lease); err != nil {
 		return err
 	}
-	if err := s.begin(ctx); err != nil {
+	if err := s.take(ctx); err != nil {
 		return err
 	}
 	if err := s.checkLease(lease); err != nil { // it was returned while we waited
 		s.detach()
+		s.closeGate()
 		s.freeTurn()
 		return err
 	}
@@ -87,7 +123,9 @@ func (s *session) end(err *error) {
 		s.turn.Hold()
 		return
 	}
+	s.op.goesOn = false
 	s.finish(err)
+	s.rollBackDoomed()
 	s.freeTurn()
 }
 
@@ -100,8 +138,23 @@ func (s *session) caught(p any) error {
 	return driver.ErrBadConn
 }
 
+// run runs the request that start began.
+func (s *session) run(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = s.caught(p)
+		}
+		s.finish(&err)
+	}()
+	return f()
+}
+
+// finish is end for who keeps the turn.
 func (s *session) finish(err *error) {
 	canceled := s.detach()
+	if !s.op.goesOn {
+		s.closeGate()
+	}
 	s.flush(s.op.mark)
 	s.wire.CheckFatal()
 	if s.wire.Listened() {
@@ -111,6 +164,7 @@ func (s *session) finish(err *error) {
 		s.wire.Abort(&libpqError{*err})
 	}
 	s.dropUnlistened()
+	s.op.failed = *err != nil
 	*err = s.translate(*err, canceled)
 	s.op.ctx = nil
 }
@@ -134,10 +188,10 @@ func (s *session) translate(err error, canceled bool) error {
 	if loss := s.wire.Loss(); loss != nil && (!isServer || loss.Fatal != nil) || err == driver.ErrBadConn {
 		err = s.lossError(err)
 	}
-	if !canceled {
+	ctx := s.op.ctx
+	if !canceled || ctx.Err() == nil || errors.Is(err, ctx.Err()) {
 		return err
 	}
-	ctx := s.op.ctx
 	return &canceledError{ctx: ctx.Err(), cause: context.Cause(ctx), err: err}
 }
 
@@ -155,7 +209,7 @@ func (s *session) lossError(err error) error {
 	}
 	e := newDisconnectError(loss)
 	e.Sent = s.wire.Sent() > 0
-	e.retry = s.wire.Status() == 'I' && !e.Sent
+	e.retry = s.wire.Status() == 'I' && s.op.tx.Load() == nil && !e.Sent
 	return e
 }
 

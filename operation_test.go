@@ -2,12 +2,16 @@ package pgnotify_test
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/lib/pq"
+
 	"github.com/pgnotify/pgnotify"
+	"github.com/pgnotify/pgnotify/internal/pgfake"
 )
 
 // A query on a passive session runs on the goroutine that asks, under a context
@@ -50,4 +54,32 @@ func goroutinesOfPgnotify() string {
 		}
 	}
 	return strings.Join(found, "\n\n")
+}
+
+// Promise 3: a context that ends while its request waits for the rollback of a
+// transaction sends nothing.
+func TestContextThatEndsWhileItsRequestWaits(t *testing.T) {
+	t.Parallel()
+	goOn := make(chan struct{})
+	fake := pgfake.Start(t, pgfake.Script{pgfake.Greet(), pgfake.Await('Q'),
+		pgfake.Send(pgfake.Complete("BEGIN"), pgfake.Ready('T')), pgfake.Await('Q'), pgfake.WaitFor(goOn),
+		pgfake.Send(pgfake.Complete("ROLLBACK"), pgfake.Ready('I')), pgfake.Serve()})
+	s := take(t, open(t, fake.DSN()))
+	ctx, cancel := context.WithCancel(testContext(t))
+	if _, err := s.BeginTx(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Raw(func(any) error { // holds up database/sql's rollback
+		cancel()
+		short, cancel := context.WithTimeout(testContext(t), 20*time.Millisecond)
+		defer cancel()
+		context.AfterFunc(short, func() { close(goOn) })
+		return s.pc.Listen(short, "x")
+	})
+	if !errors.Is(err, context.DeadlineExceeded) || s.pc.DisconnectErr() != nil {
+		t.Errorf("%v, the session: %v", err, s.pc.DisconnectErr())
+	}
+	if _, ok := asError[*pq.Error](err); ok || fake.Cancels() != 0 {
+		t.Errorf("it was sent: %v, %d cancel requests", err, fake.Cancels())
+	}
 }

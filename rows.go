@@ -1,8 +1,15 @@
 package pgnotify
 
 import (
+	"context"
 	"database/sql/driver"
+	"errors"
 	"io"
+	"strings"
+	"unicode"
+
+	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
 )
 
 // libpqRows is lib/pq's driver.Rows with its optional interfaces, and the two
@@ -22,19 +29,26 @@ type libpqRows interface {
 // closed.
 type rows struct {
 	libpqRows
-	s      *session
-	closed bool
+	s        *session
+	ctx      context.Context // of the query
+	readOnly bool            // see isReadOnly
+	closed   bool
+	cutOff   error // what Next returns once closeCancelledRows has closed them
 }
 
 // newRows makes the answer of the request under way go on as rows.
-func newRows(s *session, inner driver.Rows) *rows {
+func newRows(s *session, inner driver.Rows, readOnly bool) *rows {
 	s.op.goesOn = true
-	return &rows{libpqRows: inner.(libpqRows), s: s}
+	s.op.rows = &rows{libpqRows: inner.(libpqRows), s: s, ctx: s.op.ctx, readOnly: readOnly}
+	return s.op.rows
 }
 
 // Next reads the next row. At the end of the last result it leaves the turn to
 // Close, which database/sql calls then.
 func (r *rows) Next(dest []driver.Value) (err error) {
+	if r.cutOff != nil {
+		return r.cutOff
+	}
 	if r.closed {
 		return io.EOF
 	}
@@ -58,13 +72,71 @@ func (r *rows) translate(err error) error {
 	return r.s.translate(err, r.s.op.ctx.Err() != nil)
 }
 
-// Close reads what is left of the answer and gives the turn back.
+// Close reads what is left of the answer, or has it cut short, and gives the
+// turn back.
 func (r *rows) Close() (err error) {
 	if r.closed {
 		return nil
 	}
 	r.closed = true
+	r.s.op.rows = nil
 	r.s.op.goesOn = false
 	defer r.s.end(&err)
+	if r.readOnly && (r.s.wire.Status() == 'I' || r.s.refusal() != nil) {
+		return r.closeEarly()
+	}
 	return r.libpqRows.Close()
+}
+
+// closeCancelledRows closes rows whose context has ended. To the program they are
+// closed when it is told so; database/sql closes them on a goroutine of its own.
+func (s *session) closeCancelledRows() {
+	if r := s.op.rows; r != nil && r.ctx.Err() != nil {
+		r.cutOff = r.ctx.Err()
+		_ = r.Close()
+	}
+}
+
+// skipLimit is how many bytes of an unread answer are cheaper to read than to
+// cancel.
+const skipLimit = 1 << 20
+
+// closeEarly closes the rows of a statement that only reads: one that goes on for
+// more than skipLimit is cancelled. In a transaction that would cost the
+// transaction, so there it is done only when that is to be rolled back anyway.
+func (r *rows) closeEarly() error {
+	for start := r.s.wire.Delivered(); r.s.wire.Delivered()-start < skipLimit; {
+		switch err := r.libpqRows.Next(nil); err {
+		case nil:
+		case io.EOF:
+			return r.libpqRows.Close()
+		default:
+			_ = r.libpqRows.Close()
+			return err
+		}
+	}
+	abandoned := r.s.abandon()
+	err := r.libpqRows.Close()
+	if abandoned && isQueryCanceled(err) {
+		return nil
+	}
+	return err
+}
+
+func isQueryCanceled(err error) bool {
+	var server *pq.Error
+	return errors.As(err, &server) && server.Code == pqerror.QueryCanceled
+}
+
+// isReadOnly reports whether a query is a single SELECT, TABLE or VALUES: then its
+// rows are all that the program wants of it, unless it calls functions that
+// write. In doubt it is false.
+func isReadOnly(query string) bool {
+	query = strings.TrimRight(strings.TrimSpace(query), "; \t\r\n")
+	if strings.Contains(query, ";") {
+		return false
+	}
+	end := strings.IndexFunc(query, func(c rune) bool { return !unicode.IsLetter(c) })
+	first := query[:max(end, 0)]
+	return strings.EqualFold(first, "SELECT") || strings.EqualFold(first, "TABLE") || strings.EqualFold(first, "VALUES")
 }

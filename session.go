@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/pgnotify/pgnotify/internal/fdwatch"
 	"github.com/pgnotify/pgnotify/internal/transport"
@@ -32,14 +33,19 @@ type session struct {
 	link   *transport.Conn
 	wire   *wire.Conn
 	pq     libpqConn
-	self   Conn           // the driver.Conn that the pool holds
-	probe  *fdwatch.Probe // made at the first checkout; nil where there is none
+	self   Conn            // the driver.Conn that the pool holds
+	socket syscall.RawConn // below TLS; nil where the connection has none
 
 	turn turn.Turn
 	op   operation // of whoever has the turn
 
 	hearing    atomic.Pointer[hearing] // nil until it is needed
 	wantActive atomic.Bool             // somebody waits for notifications
+
+	watch  atomic.Pointer[fdwatch.Watch] // nil where the socket cannot be watched
+	hungUp atomic.Bool                   // the socket is to be looked at by who frees the turn
+
+	idleSince time.Duration // when database/sql got the session back; for its calls only
 
 	lease atomic.Uint64 // number of the present borrower; 0 between two
 
@@ -48,6 +54,9 @@ type session struct {
 	closed  bool          // there will be no other
 	cutOff  uint64        // the borrower that had the session when it was closed
 	over    chan struct{} // closed when the lease ends; nil until somebody waits
+	ends    *ends         // who waits for the loss of the session; nil until somebody does
+	given   bool          // the session was given to the pool
+	told    bool          // OnDisconnect was called
 }
 
 // newSession returns a session on which nothing has been said yet. Its turn is
@@ -55,6 +64,9 @@ type session struct {
 func newSession(config *Config, link *transport.Conn) *session {
 	s := &session{config: config, link: link}
 	s.self = Conn{s: s}
+	if socket, ok := link.Socket.(syscall.Conn); ok {
+		s.socket, _ = socket.SyscallConn()
+	}
 	s.turn.TryTake()
 	s.wire = wire.NewConn(link, s)
 	s.beginLease()
@@ -84,8 +96,19 @@ func (s *session) beginLease() {
 // endLease makes all handles fail and forgets what the borrower left: handlers
 // and notifications.
 func (s *session) endLease(closed bool) {
+	if waiting := s.endLeaseOnly(closed); waiting != nil {
+		waiting.tell(ErrReleased)
+	}
+}
+
+// endLeaseOnly returns who waits for the end of the session and is to be told that
+// it was returned; when it is closed, Lost tells.
+func (s *session) endLeaseOnly(closed bool) (waiting *ends) {
 	s.leaseMu.Lock()
 	defer s.leaseMu.Unlock()
+	if !closed {
+		waiting, s.ends = s.ends, nil
+	}
 	if closed && !s.closed {
 		s.closed, s.cutOff = true, s.lease.Load()
 	}
@@ -100,6 +123,7 @@ func (s *session) endLease(closed bool) {
 			h.events.Close()
 		}
 	}
+	return waiting
 }
 
 // checkLease returns why a handle of the given lease fails, nil while it works;
@@ -110,6 +134,11 @@ func (s *session) checkLease(lease uint64) error {
 	}
 	s.leaseMu.Lock()
 	defer s.leaseMu.Unlock()
+	return s.leaseErrorLocked(lease)
+}
+
+// leaseErrorLocked returns why a handle fails whose lease has ended.
+func (s *session) leaseErrorLocked(lease uint64) error {
 	if s.closed && s.cutOff != 0 && (lease == 0 || lease == s.cutOff) {
 		return ErrClosed
 	}
@@ -144,26 +173,38 @@ func (s *session) returned() bool {
 	if !s.turn.TryTake() {
 		return false
 	}
-	defer s.turn.Release()
-	s.op.txCtx = nil
+	defer s.freeTurn()
+	s.op.tx.Store(nil)
+	s.op.gaveWay = nil // of who never came back, as a user of Raw
+	if s.idleSince = now(); s.op.failed {
+		s.idleSince = -idleMoment
+	}
 	return s.wire.Clean() && s.wire.Status() == 'I' && !s.wire.Listened() && s.pq.IsValid()
 }
 
 // catchUp takes in what the server has said since the session was returned. An
-// active session has done that already.
+// active session has done that already. Nothing is looked for a moment after the
+// return, unless the last request failed: looking costs a system call, and the
+// end of a watched session is told.
 func (s *session) catchUp() {
-	if s.wire.Active() {
+	if s.wire.Active() || s.socket == nil {
 		return
 	}
-	if s.probe == nil {
-		if socket, ok := s.link.Socket.(syscall.Conn); ok {
-			s.probe = fdwatch.NewProbe(socket)
-		}
+	if s.watch.Load() != nil && !s.hungUp.Load() && now()-s.idleSince < idleMoment {
+		return
 	}
-	if s.probe != nil && s.probe.Readable() {
+	if fdwatch.Readable(s.socket) {
 		s.wire.CatchUp()
 	}
 }
+
+// idleMoment is how long nothing is expected to have come on an idle session.
+const idleMoment = time.Millisecond
+
+var processStart = time.Now()
+
+// now is a monotonic clock in the least space.
+func now() time.Duration { return time.Since(processStart) }
 
 // close ends the session. A clean one says goodbye to the server.
 func (s *session) close() {
@@ -171,6 +212,7 @@ func (s *session) close() {
 	if s.turn.TryTake() {
 		defer s.turn.Release() // for those who wait for it, and find the session lost
 		if s.wire.Clean() {
+			s.wire.Leave()
 			_ = s.wire.SetWriteDeadline(farewellDeadline())
 			_ = s.pq.Close()
 		}
@@ -190,12 +232,17 @@ func (s *session) activate() {
 	}
 }
 
-// freeTurn gives the turn back and activates the wire, if somebody wants it:
-// whoever fails to take the turn leaves that to whoever has it.
+// freeTurn gives the turn back. Before, it looks at the socket if that has hung
+// up, and activates the wire if somebody wants it: whoever fails to take the turn
+// leaves that to whoever has it.
 func (s *session) freeTurn() {
 	for again := true; again; {
+		if s.hungUp.Swap(false) {
+			s.wire.CatchUp()
+		}
 		failed := s.wantActive.Load() && !s.wire.Activate()
 		s.turn.Release()
-		again = !failed && s.wantActive.Load() && !s.wire.Active() && s.turn.TryTake()
+		wanted := !failed && s.wantActive.Load() && !s.wire.Active()
+		again = (wanted || s.hungUp.Load()) && s.turn.TryTake()
 	}
 }

@@ -21,9 +21,9 @@ type libpqCopy interface {
 
 // newStmt wraps what lib/pq prepared: a statement, or a COPY that is under way
 // from now on.
-func newStmt(s *session, inner driver.Stmt) driver.Stmt {
+func newStmt(s *session, inner driver.Stmt, query string) driver.Stmt {
 	if st, ok := inner.(libpqStmt); ok {
-		return &stmt{s: s, inner: st}
+		return &stmt{s: s, inner: st, readOnly: isReadOnly(query)}
 	}
 	s.detach() // each step has a context of its own
 	s.op.goesOn = true
@@ -33,8 +33,9 @@ func newStmt(s *session, inner driver.Stmt) driver.Stmt {
 
 // A stmt is a prepared statement.
 type stmt struct {
-	s     *session
-	inner libpqStmt
+	s        *session
+	inner    libpqStmt
+	readOnly bool // see isReadOnly
 }
 
 var (
@@ -46,7 +47,7 @@ var (
 func (st *stmt) NumInput() int { return st.inner.NumInput() }
 
 func (st *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (_ driver.Result, err error) {
-	if err := st.s.begin(ctx); err != nil {
+	if err := st.s.beginStatement(ctx); err != nil {
 		return nil, err
 	}
 	defer st.s.end(&err)
@@ -54,7 +55,7 @@ func (st *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (_ dr
 }
 
 func (st *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (_ driver.Rows, err error) {
-	if err := st.s.begin(ctx); err != nil {
+	if err := st.s.beginStatement(ctx); err != nil {
 		return nil, err
 	}
 	defer st.s.end(&err)
@@ -62,7 +63,7 @@ func (st *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (_ d
 	if err != nil {
 		return nil, err
 	}
-	return newRows(st.s, inner), nil
+	return newRows(st.s, inner, st.readOnly), nil
 }
 
 // Exec implements driver.Stmt.
@@ -157,6 +158,7 @@ func (st *copyStmt) endStep(err *error) {
 	st.s.finish(err)
 	if st.ended {
 		st.s.op.copy = nil
+		st.s.rollBackDoomed()
 		st.s.freeTurn()
 	}
 }
@@ -168,51 +170,4 @@ func (st *copyStmt) Close() error {
 	}
 	_, err := st.run(background, true, func() (driver.Result, error) { return nil, st.inner.Close() })
 	return err
-}
-
-// A tx is a transaction, and within it statements without a context of their own
-// have that of BeginTx.
-type tx struct {
-	s     *session
-	ctx   context.Context // of BeginTx; database/sql passes none at the end
-	inner driver.Tx
-}
-
-// newTx begins a transaction on the session, whose turn the caller has.
-func newTx(ctx context.Context, s *session, inner driver.Tx) *tx {
-	s.op.txCtx = ctx
-	return &tx{s: s, ctx: ctx, inner: inner}
-}
-
-// Commit rolls back where the context has ended.
-func (t *tx) Commit() error {
-	if err := t.ctx.Err(); err != nil {
-		_ = t.Rollback()
-		return err
-	}
-	return t.finish(t.ctx, t.inner.Commit)
-}
-
-// Rollback ends a COPY that was given up, too. Where the context has ended it
-// waits for no longer than a cancelled statement may.
-func (t *tx) Rollback() error {
-	if st := t.s.op.copy; st != nil {
-		_ = st.Close()
-	}
-	ctx := t.ctx
-	if ctx.Err() != nil {
-		var stop context.CancelFunc
-		ctx, stop = context.WithTimeout(background, t.s.config.cancelTimeout())
-		defer stop()
-	}
-	return t.finish(ctx, t.inner.Rollback)
-}
-
-func (t *tx) finish(ctx context.Context, f func() error) (err error) {
-	if err := t.s.begin(ctx); err != nil {
-		return err
-	}
-	defer t.s.end(&err)
-	t.s.op.txCtx = nil
-	return f()
 }

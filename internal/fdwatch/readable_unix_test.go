@@ -4,6 +4,7 @@ package fdwatch_test
 
 import (
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,10 +31,19 @@ func pair(t *testing.T) (client, server *net.TCPConn) {
 	return c.(*net.TCPConn), s.(*net.TCPConn)
 }
 
+func raw(t *testing.T, c syscall.Conn) syscall.RawConn {
+	t.Helper()
+	socket, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return socket
+}
+
 // awaitReadable gives the system time to deliver.
 func awaitReadable(t *testing.T, c *net.TCPConn) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !fdwatch.NewProbe(c).Readable(); {
+	for deadline := time.Now().Add(10 * time.Second); !fdwatch.Readable(raw(t, c)); {
 		if time.Now().After(deadline) {
 			t.Fatal("not readable")
 		}
@@ -44,7 +54,7 @@ func awaitReadable(t *testing.T, c *net.TCPConn) {
 func TestSilentSocketIsNotReadable(t *testing.T) {
 	t.Parallel()
 	c, _ := pair(t)
-	if fdwatch.NewProbe(c).Readable() {
+	if fdwatch.Readable(raw(t, c)) {
 		t.Error("readable, but nothing was sent")
 	}
 }
@@ -60,7 +70,7 @@ func TestSocketWithBytesIsReadable(t *testing.T) {
 	if n, err := c.Read(b[:]); n != 1 || err != nil {
 		t.Errorf("looking took the byte: %d, %v", n, err)
 	}
-	if fdwatch.NewProbe(c).Readable() {
+	if fdwatch.Readable(raw(t, c)) {
 		t.Error("readable, but everything was read")
 	}
 }
@@ -75,10 +85,10 @@ func TestEndedSocketIsReadable(t *testing.T) {
 func TestClosedSocketIsNotReadable(t *testing.T) {
 	t.Parallel()
 	c, s := pair(t)
-	probe := fdwatch.NewProbe(c)
+	socket := raw(t, c)
 	s.Close()
 	c.Close()
-	if probe.Readable() {
+	if fdwatch.Readable(socket) {
 		t.Error("readable, but closed")
 	}
 }

@@ -1,6 +1,9 @@
 package transport
 
-import "net"
+import (
+	"net"
+	"sync/atomic"
+)
 
 // Conn is an open connection. Its net.Conn is safe for concurrent use as any
 // is; the other fields are set once, by [Route.Connect], and only read after.
@@ -18,6 +21,33 @@ type Conn struct {
 
 	// Encrypted reports whether TLS is spoken.
 	Encrypted bool
+
+	records *recordSocket // what TLS writes to; nil without
+}
+
+// Write writes to the peer. Where it fails, it returns 0 only if the peer has got
+// nothing of p: of TLS's record that was sent in part, 1 byte counts.
+func (c *Conn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if err != nil && n == 0 && c.records != nil && c.records.torn.Load() {
+		n = min(1, len(p))
+	}
+	return n, err
+}
+
+// A recordSocket notices that a write failed half-way. TLS does not tell: to it a
+// record is written or not.
+type recordSocket struct {
+	net.Conn
+	torn atomic.Bool
+}
+
+func (s *recordSocket) Write(p []byte) (int, error) {
+	n, err := s.Conn.Write(p)
+	if err != nil && n > 0 {
+		s.torn.Store(true)
+	}
+	return n, err
 }
 
 // Abort closes the socket at once, without TLS's close_notify, for which Close

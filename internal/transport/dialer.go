@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"runtime"
@@ -35,13 +36,17 @@ type Dialer struct {
 	// other systems, and for what is not a *net.TCPConn, it is ignored, as
 	// libpq does. Failing to set it fails the dial.
 	TCPUserTimeout time.Duration
+
+	// Shuffle puts the addresses of a name into random order, other than the
+	// resolver's: load_balance_hosts=random.
+	Shuffle bool
 }
 
 // Routes returns the ways to reach e, in the order to try: for each address of
 // its host, each encryption that p allows, in sequence. There is one address if
 // Hostaddr is given, the host is an IP address or a unix socket, or DialContext
 // is set. Otherwise the name is looked up, and the addresses keep the resolver's
-// order.
+// order unless Shuffle is set.
 //
 // Nothing is dialled yet. The look-up ends with ctx. An error is an [*Error] of
 // [PhaseLookup] or, for an endpoint that cannot be reached on this system, of
@@ -80,7 +85,10 @@ func (d *Dialer) addresses(ctx context.Context, e Endpoint) (network string, lis
 	}
 	ips, err := lookup(ctx, e.Host)
 	if err != nil {
-		return "", nil, newError(ctx, PhaseLookup, e.Host, err)
+		return "", nil, newError(ctx, PhaseLookup, e.String(), err)
+	}
+	if d.Shuffle {
+		rand.Shuffle(len(ips), func(i, j int) { ips[i], ips[j] = ips[j], ips[i] })
 	}
 	for _, ip := range ips {
 		list = append(list, net.JoinHostPort(ip.String(), e.port()))

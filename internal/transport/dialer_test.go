@@ -44,11 +44,32 @@ func TestRoutesResolve(t *testing.T) {
 	}
 }
 
+// TestRoutesShuffled checks that each address comes first at times, and that
+// they stay in order without.
+func TestRoutesShuffled(t *testing.T) {
+	t.Parallel()
+	name := names.Add("127.0.0.1", "127.0.0.2", "127.0.0.3")
+	for _, shuffle := range []bool{false, true} {
+		first := map[string]int{}
+		for range 100 {
+			routes, err := (&transport.Dialer{Shuffle: shuffle}).Routes(bounded(t),
+				transport.Endpoint{Host: name, Port: 5432}, plainPolicy(t))
+			if err != nil || len(routes) != 3 {
+				t.Fatalf("%v, %v", routes, err)
+			}
+			first[routes[0].Address]++
+		}
+		if shuffle && len(first) != 3 || !shuffle && first["127.0.0.1:5432"] != 100 {
+			t.Errorf("shuffle %t: first were %v", shuffle, first)
+		}
+	}
+}
+
 func TestRoutesLookupFails(t *testing.T) {
 	t.Parallel()
 	for host, text := range map[string]string{
-		"nosuch.test": `pgnotify: look up "nosuch.test": `,
-		"":            `pgnotify: look up "": no host is given`,
+		"nosuch.test": `pgnotify: connect to nosuch.test:5432: lookup nosuch.test`,
+		"":            `pgnotify: connect to :5432: name look-up: no host is given`,
 	} {
 		_, err := (&transport.Dialer{}).Routes(bounded(t), transport.Endpoint{Host: host, Port: 5432}, plainPolicy(t))
 		var failed *transport.Error
@@ -60,7 +81,7 @@ func TestRoutesLookupFails(t *testing.T) {
 
 func TestRoutesLookupContext(t *testing.T) {
 	t.Parallel()
-	deaf := transport.Endpoint{Host: deafName(t), Port: 5432}
+	deaf := transport.Endpoint{Host: names.Deaf(t), Port: 5432}
 	t.Run("deadline", func(t *testing.T) {
 		t.Parallel()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)

@@ -2,7 +2,9 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/lib/pq"
@@ -23,7 +25,7 @@ const (
 // attempt, it is the context's error.
 type Error struct {
 	Phase  Phase
-	Server string // the host in PhaseLookup, otherwise as Endpoint.String has it
+	Server string // as Endpoint.String has it, in PhaseDial with the address found
 	Err    error
 }
 
@@ -31,7 +33,11 @@ type Error struct {
 func (e *Error) Error() string {
 	switch e.Phase {
 	case PhaseLookup:
-		return fmt.Sprintf("pgnotify: look up %q: %v", e.Server, e.Err)
+		var dns *net.DNSError
+		if errors.As(e.Err, &dns) { // "lookup db.example: no such host"
+			return fmt.Sprintf("pgnotify: connect to %s: %v", e.Server, e.Err)
+		}
+		return fmt.Sprintf("pgnotify: connect to %s: name look-up: %v", e.Server, e.Err)
 	case PhaseDial:
 		return fmt.Sprintf("pgnotify: connect to %s: %v", e.Server, e.Err)
 	default:

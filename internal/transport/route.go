@@ -117,11 +117,12 @@ func (r Route) encrypt(ctx context.Context, socket net.Conn) (*Conn, error) {
 			return nil, newError(ctx, PhaseRequest, r.endpoint.String(), noTLSError{r.policy.mode})
 		}
 	}
-	secure, err := r.policy.handshake(ctx, socket, r.endpoint.tlsName())
+	records := &recordSocket{Conn: socket}
+	secure, err := r.policy.handshake(ctx, records, r.endpoint.tlsName())
 	if err != nil {
 		return nil, newError(ctx, PhaseHandshake, r.endpoint.String(), err)
 	}
-	return &Conn{Conn: secure, Socket: socket, Route: r.agreed(Required), Encrypted: true}, nil
+	return &Conn{Conn: secure, Socket: socket, Route: r.agreed(Required), Encrypted: true, records: records}, nil
 }
 
 func (r Route) plain(socket net.Conn) *Conn {

@@ -63,7 +63,7 @@ func (c *Conn) readAll(r *reader) {
 			err = c.drain(r)
 		}
 		if err != nil {
-			_ = c.lose(err)
+			_ = c.lose(c.silence(err))
 			return
 		}
 	}

@@ -110,6 +110,8 @@ func (e *events) Notifications(batch []wire.Notification) []wire.Notification {
 
 func (e *events) Notice(r *wire.Response) { e.add("N " + r.Message) }
 
+func (e *events) Lost() {}
+
 func (e *events) snapshot() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -121,3 +123,4 @@ type nobody struct{}
 
 func (nobody) Notifications(batch []wire.Notification) []wire.Notification { return batch[:0] }
 func (nobody) Notice(*wire.Response)                                       {}
+func (nobody) Lost()                                                       {}

@@ -2,11 +2,14 @@ package wire
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pgnotify/pgnotify/internal/transport"
 )
 
 // Conn is the connection that lib/pq speaks over. Its Read never returns bytes
@@ -22,12 +25,18 @@ import (
 // All other methods are safe for concurrent use. The first error of the socket
 // or of the protocol ends the session for good; Loss tells it.
 type Conn struct {
-	net    net.Conn // what the protocol is spoken over: TLS, or the socket
-	notes  notes
-	sent   atomic.Int64           // bytes written since BeginOperation
-	active atomic.Pointer[reader] // nil while passive
-	readMu sync.Mutex             // serialises passive readers; guards scan until active
-	scan   scanner
+	net       net.Conn // what the protocol is spoken over: TLS, or the socket
+	notes     notes
+	sent      atomic.Int64           // bytes written since BeginOperation
+	delivered int64                  // bytes that Read has returned; for whoever calls Read
+	active    atomic.Pointer[reader] // nil while passive
+	readMu    sync.Mutex             // serialises passive readers; guards scan until active
+	scan      scanner
+
+	writeMu  sync.Mutex // held while something is written; guards writeErr
+	writeErr error      // of the last write that failed
+
+	leaving atomic.Bool // we are about to close the session
 
 	loss   atomic.Pointer[Loss] // set once
 	lostMu sync.Mutex           // guards lost
@@ -40,6 +49,7 @@ var _ net.Conn = (*Conn)(nil)
 type Loss struct {
 	Err   error     // io.EOF, the system's error, a *FrameError, net.ErrClosed
 	Fatal *Response // the server's reason, where it gave one
+	Error *Response // what the server said of the request under way, which may be Fatal
 	Local bool      // Close or Abort was called
 	Time  time.Time
 }
@@ -74,6 +84,12 @@ func (c *Conn) lockScan() *reader {
 
 // Read gives lib/pq its bytes.
 func (c *Conn) Read(p []byte) (int, error) {
+	n, err := c.read(p)
+	c.delivered += int64(n)
+	return n, err
+}
+
+func (c *Conn) read(p []byte) (int, error) {
 	if r := c.lockScan(); r != nil {
 		return r.inbox.read(p)
 	}
@@ -139,12 +155,39 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if c.notes.status.Load() != 0 { // during start-up messages have other shapes
 		c.notes.awaited.Add(answers(p))
 	}
-	n, err := c.net.Write(p)
+	n, err := c.write(p)
 	c.sent.Add(int64(n))
 	if err != nil {
 		err = c.lastWords(err)
 	}
 	return n, err
+}
+
+func (c *Conn) write(p []byte) (int, error) {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	n, err := c.net.Write(p)
+	if err != nil {
+		c.writeErr = err
+	}
+	return n, err
+}
+
+// silence returns the error of a write that failed because nothing is heard from
+// the server, if there is one, in place of the end that reading has found: the
+// system tells an error of a socket once, and then only the end. A write that is
+// under way has a moment for it.
+func (c *Conn) silence(err error) error {
+	if !errors.Is(err, io.EOF) {
+		return err
+	}
+	_ = c.net.SetWriteDeadline(time.Now().Add(lastWordsTime))
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	if transport.IsSilence(c.writeErr) && !errors.Is(c.writeErr, os.ErrDeadlineExceeded) {
+		return c.writeErr
+	}
+	return err
 }
 
 // lastWordsTime bounds how long a failed write looks for the server's reason.
@@ -173,7 +216,7 @@ func (c *Conn) lastWords(writeErr error) error {
 			err = writeErr
 		}
 		if err != nil {
-			return c.lose(err)
+			return c.lose(c.silence(err))
 		}
 	}
 }
@@ -182,7 +225,7 @@ func (c *Conn) lastWords(writeErr error) error {
 // parameters, the server's last words, the end. It waits for no more than about
 // a millisecond.
 func (c *Conn) CatchUp() {
-	if c.Busy() || !c.tryLockScan() {
+	if c.Busy() || c.lockScan() != nil { // waits: who has the lock may have looked too early
 		return
 	}
 	defer c.readMu.Unlock()
@@ -227,13 +270,14 @@ func (c *Conn) tryLockScan() bool {
 func (c *Conn) lose(err error) error { return c.end(err, false) }
 
 func (c *Conn) end(err error, local bool) error {
-	loss := &Loss{Err: err, Fatal: c.notes.fatal.Load(), Local: local, Time: time.Now()}
+	loss := &Loss{Err: err, Fatal: c.notes.lastWords(), Error: c.notes.failure.Load(), Local: local || c.leaving.Load(), Time: time.Now()}
 	if c.loss.CompareAndSwap(nil, loss) {
 		c.lostMu.Lock()
 		if c.lost != nil {
 			close(c.lost)
 		}
 		c.lostMu.Unlock()
+		c.scan.events.Lost()
 		c.closeSocket()
 	}
 	err = c.loss.Load().Err
@@ -255,6 +299,10 @@ func (c *Conn) closeSocket() {
 	}
 	_ = c.net.Close()
 }
+
+// Leave says that the session is about to be closed from our side: it counts as
+// that even if the server, which is told, is faster.
+func (c *Conn) Leave() { c.leaving.Store(true) }
 
 // Close ends the session from our side and waits for the goroutine that reads,
 // if there is one. It may be called more than once.
@@ -306,6 +354,10 @@ func (c *Conn) BeginOperation() { c.sent.Store(0) }
 
 // Sent returns how many bytes of the operation have reached the socket.
 func (c *Conn) Sent() int64 { return c.sent.Load() }
+
+// Delivered returns how many bytes Read has returned so far. It must not be called
+// besides Read.
+func (c *Conn) Delivered() int64 { return c.delivered }
 
 // Busy reports whether the server still owes an answer.
 func (c *Conn) Busy() bool { return c.notes.awaited.Load() != 0 }

@@ -53,7 +53,6 @@ var classes = [256]class{
 	'2': small,  // BindComplete
 	'3': small,  // CloseComplete
 	'I': small,  // EmptyQueryResponse
-	'R': small,  // Authentication…
 	'c': small,  // CopyDone
 	'n': small,  // NoData
 	's': small,  // PortalSuspended
@@ -62,6 +61,7 @@ var classes = [256]class{
 	'G': noted,  // CopyInResponse
 	'H': noted,  // CopyOutResponse
 	'K': noted,  // BackendKeyData
+	'R': noted,  // Authentication…
 	'S': noted,  // ParameterStatus
 	'W': noted,  // CopyBothResponse
 	'Z': noted,  // ReadyForQuery

@@ -13,17 +13,27 @@ import (
 // notes is what the scanner writes down for the layers above. All of it may be
 // read at any time from any goroutine.
 type notes struct {
-	awaited  atomic.Int32  // ReadyForQuery messages the server still owes
-	status   atomic.Uint32 // transaction status of the last ReadyForQuery: 'I', 'T', 'E'; 0 before the first
-	listened atomic.Bool   // a LISTEN took effect, or may have
-	undone   atomic.Bool   // the last transaction was rolled back
-	fatal    atomic.Pointer[Response]
+	awaited  atomic.Int32             // ReadyForQuery messages the server still owes
+	status   atomic.Uint32            // transaction status of the last ReadyForQuery: 'I', 'T', 'E'; 0 before the first
+	listened atomic.Bool              // a LISTEN took effect, or may have
+	undone   atomic.Bool              // the last transaction was rolled back
+	fatal    atomic.Pointer[Response] // the server's last words
+	warning  atomic.Pointer[Response] // a notice that the server is about to end, if nothing came since
+	failure  atomic.Pointer[Response] // the error in an answer that is not complete yet
 
 	mu     sync.Mutex // guards the fields below
 	pid    uint32
 	key    []byte
 	params unique.Handle[string] // name and value in turn, each with a zero byte behind it
 	stale  []string              // names of parameters that lib/pq has not been told of
+}
+
+// lastWords returns why the server ends the session, nil if it has not said so.
+func (n *notes) lastWords() *Response {
+	if fatal := n.fatal.Load(); fatal != nil {
+		return fatal
+	}
+	return n.warning.Load()
 }
 
 // maxParams bounds all names and values of the parameters that the server

@@ -32,6 +32,7 @@ type scanner struct {
 	clip    *clipper // the long report being shortened, or nil
 	inject  []byte   // frames of our own making, for lib/pq, before buf[r:]
 	ready   bool     // the cleared bytes end with a ReadyForQuery
+	said    bool     // something of the answer under way has come
 	err     error    // the stream is broken at c
 
 	phase  phase
@@ -57,6 +58,9 @@ type Events interface {
 	// It returns an empty one, or nil, for the next.
 	Notifications([]Notification) (spare []Notification)
 	Notice(*Response)
+	// Lost is called once, when the session has ended and Loss tells how, before
+	// its connection is closed. It must not wait for anything, nor call Close.
+	Lost()
 }
 
 // next returns bytes for lib/pq; they stay valid until take. None and no error
@@ -136,6 +140,7 @@ func (s *scanner) scan() error {
 			if idle {
 				return outOfPlace(b[0])
 			}
+			s.said = true
 			s.forward(int(size))
 			s.forwardRows()
 			continue
@@ -205,6 +210,7 @@ func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool
 		return false, nil
 	}
 	if kind == report && (size > maxSmall || b[0] == 'E' && size > maxErrorBody) {
+		s.said = s.said || b[0] == 'E'
 		s.clip = newClipper(b[0], size-headerLen)
 		s.drop(headerLen)
 		return true, nil
@@ -220,6 +226,7 @@ func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool
 	case 'N':
 		return true, s.notice(body, size)
 	case 'E':
+		s.said = true
 		if err := s.failure(body, idle); err != nil {
 			return false, err
 		}
@@ -280,6 +287,9 @@ func (s *scanner) notice(body []byte, size int) error {
 	if err != nil {
 		return err
 	}
+	if r.Code == "57P01" || r.Code == "57P02" { // immediate shutdown, crash: there will be no FATAL
+		s.notes.warning.Store(r)
+	}
 	s.flush() // events keep their order
 	s.events.Notice(r)
 	s.drop(size)
@@ -297,14 +307,15 @@ func (s *scanner) failure(body []byte, idle bool) error {
 	if len(body) < minErrorBody {
 		return &FrameError{Type: 'E', Reason: "it has no fields"}
 	}
+	r, err := ParseResponse('E', body)
+	if err != nil {
+		return err
+	}
 	if fatal {
-		r, err := ParseResponse('E', body)
-		if err != nil {
-			return err
-		}
 		s.notes.fatal.Store(r)
 	}
 	if !idle {
+		s.notes.failure.Store(r)
 		s.listen.failed = true
 	}
 	return nil
@@ -329,6 +340,7 @@ func (s *scanner) parameter(body []byte, size int, held bool) error {
 func (s *scanner) note(typ byte, body []byte) error {
 	switch typ {
 	case 'C':
+		s.said = true
 		return s.complete(body)
 	case 'Z':
 		return s.readyForQuery(body)
@@ -337,6 +349,8 @@ func (s *scanner) note(typ byte, body []byte) error {
 			return outOfPlace(typ)
 		}
 		return s.notes.setKey(body)
+	case 'R':
+		return checkAuthentication(body)
 	default: // CopyInResponse, CopyOutResponse, CopyBothResponse
 		if s.phase == running {
 			s.phase = copying
@@ -377,11 +391,21 @@ func (s *scanner) readyForQuery(body []byte) error {
 	if len(body) != 1 || body[0] != 'I' && body[0] != 'T' && body[0] != 'E' {
 		return &FrameError{Type: 'Z', Reason: "not a transaction status"}
 	}
+	if s.phase == running && !s.said { // as an answer it would shift all others
+		return &FrameError{Type: 'Z', Reason: "the end of an answer that has not begun"}
+	}
+	s.said = false
 	listens, undone := s.listen.ready(body[0])
 	if listens {
 		s.notes.listened.Store(true)
 	}
 	s.notes.undone.Store(undone)
+	if s.notes.failure.Load() != nil {
+		s.notes.failure.Store(nil)
+	}
+	if s.notes.warning.Load() != nil {
+		s.notes.warning.Store(nil)
+	}
 	s.notes.status.Store(uint32(body[0]))
 	s.notes.awaited.Add(-1)
 	s.phase = running

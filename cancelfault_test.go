@@ -1,0 +1,583 @@
+package pgnotify_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pgnotify/pgnotify"
+	"github.com/pgnotify/pgnotify/internal/pgfake"
+)
+
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+// dialRefused dials a port where nobody listens.
+func dialRefused(t *testing.T) dialer {
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(closedPort(t)))
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", address)
+	}
+}
+
+// dialNowhere is a network that swallows the packets of those who connect.
+func dialNowhere(ctx context.Context, _, _ string) (net.Conn, error) {
+	<-ctx.Done()
+	return nil, &net.OpError{Op: "dial", Err: ctx.Err()}
+}
+
+// dialPeer dials a server that says some words, reads what it is sent, and says no
+// more.
+func dialPeer(t *testing.T, words string) dialer {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			group.Go(func() { // ends when the client closes
+				defer conn.Close()
+				_, _ = io.WriteString(conn, words)
+				_, _ = io.Copy(io.Discard, conn)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		group.Wait()
+	})
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+	}
+}
+
+// dialLate dials the server over a connection that is late.
+func dialLate(before, after time.Duration) dialer {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &lateConn{Conn: conn, before: before, after: after, closed: make(chan struct{})}, nil
+	}
+}
+
+// A lateConn takes its time over a cancel request, and over what the server says
+// to it.
+type lateConn struct {
+	net.Conn
+	before, after time.Duration
+	requested     atomic.Bool
+	once          sync.Once
+	closed        chan struct{}
+}
+
+const (
+	never    = time.Hour
+	lateness = 400 * time.Millisecond
+)
+
+// Lengths of a cancel request, as it is and in a record of TLS 1.3.
+const (
+	requestSize    = 16
+	requestSizeTLS = requestSize + 22
+)
+
+func (c *lateConn) Write(p []byte) (int, error) {
+	if len(p) == requestSize || len(p) == requestSizeTLS {
+		c.requested.Store(true)
+		c.wait(c.before)
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *lateConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.requested.Load() {
+		c.wait(c.after)
+	}
+	return n, err
+}
+
+func (c *lateConn) wait(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-c.closed:
+	}
+}
+
+func (c *lateConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// A cancelFault is what may happen to the connection of a cancel request.
+type cancelFault struct {
+	dial func(t *testing.T) dialer
+	text string // in the error of Cancel, and of a lost session
+	late bool   // it works in the end
+	done bool   // the server gets the request, but is not seen to
+}
+
+var cancelFaults = map[string]cancelFault{
+	"closed port": {text: "refused", dial: func(t *testing.T) dialer { return dialRefused(t) }},
+	"no way":      {dial: func(*testing.T) dialer { return dialNowhere }},
+	"deaf server": {dial: func(t *testing.T) dialer { return dialPeer(t, "") }},
+	"a server that stops half-way": {dial: func(t *testing.T) dialer {
+		return dialPeer(t, "S\x16\x03\x03\x01") // the answer to an SSLRequest, and a part of a TLS record
+	}},
+	"another protocol":  {dial: func(t *testing.T) dialer { return dialPeer(t, "HTTP/1.1 400 Bad Request\r\n\r\n") }},
+	"slow request":      {late: true, dial: func(*testing.T) dialer { return dialLate(lateness, 0) }},
+	"slow answer":       {late: true, dial: func(*testing.T) dialer { return dialLate(0, lateness) }},
+	"the reply is lost": {done: true, dial: func(*testing.T) dialer { return dialLate(0, never) }},
+}
+
+// together runs subtests at the same time, however few processors there are: they
+// spend their time waiting.
+func together[V any](t *testing.T, cases map[string]V, f func(t *testing.T, v V)) {
+	t.Helper()
+	var group sync.WaitGroup
+	defer group.Wait()
+	for name, v := range cases {
+		group.Go(func() { t.Run(name, func(t *testing.T) { f(t, v) }) })
+	}
+}
+
+// eachCancelFault runs a test over each fault and each way to the server.
+func eachCancelFault(t *testing.T, timeout time.Duration, f func(t *testing.T, fault cancelFault, s *session)) {
+	t.Helper()
+	eachWay(t, func(t *testing.T, _ mode, newSession func(*testing.T, ...func(*pgnotify.Config)) (*session, *network)) {
+		together(t, cancelFaults, func(t *testing.T, fault cancelFault) {
+			s, n := newSession(t, cancelTimeout(timeout))
+			server, pid := open(t, dsn(t)), s.pc.PID()
+			t.Cleanup(func() { mustExec(t, server, "select pg_terminate_backend($1)", pid) })
+			n.divert(fault.dial(t))
+			f(t, fault, s)
+		})
+	})
+}
+
+// wantLost checks the error of a statement whose session was lost because it
+// could not be cancelled.
+func wantLost(t *testing.T, err error, text string) {
+	t.Helper()
+	lost, ok := asError[*pgnotify.DisconnectError](err)
+	if !ok || lost.Reason != pgnotify.CancelTimeout || !lost.Sent || errors.Is(err, driver.ErrBadConn) {
+		t.Errorf("the statement's error: %v", err)
+	} else if !strings.Contains(err.Error(), text) || !strings.Contains(err.Error(), "outcome is unknown") {
+		t.Errorf("the error does not say %q: %v", text, err)
+	}
+}
+
+// wantEnd checks whether a session is lost or kept.
+func wantEnd(t *testing.T, s *session, kept bool) {
+	t.Helper()
+	if !kept {
+		if status := s.pc.TransactionStatus(); status != pgnotify.TransactionUnknown {
+			t.Errorf("the session is %v", status)
+		}
+		return
+	}
+	if pid := queryValue[uint32](t, s, "select pg_backend_pid()"); pid != s.pc.PID() {
+		t.Errorf("session %d became %d", s.pc.PID(), pid)
+	}
+	mustExec(t, s, "select pg_sleep(0.5)") // nothing comes after
+}
+
+// K3: when the cancel request of a context does not get through, the statement
+// ends by CancelTimeout and says that its outcome is unknown. Where the request
+// is only late, it works.
+func TestContextEndsBesidesACancelFault(t *testing.T) {
+	eachCancelFault(t, time.Second, func(t *testing.T, fault cancelFault, s *session) {
+		ctx, cancel := context.WithCancel(testContext(t))
+		done := async(t, func() error { return execError(s.ExecContext(ctx, longSleep)) })
+		untilWaiting(t, open(t, dsn(t)), s.pc.PID(), "PgSleep")
+		cancel()
+		err := recv(t, done)
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("it is not the context's: %v", err)
+		}
+		if fault.late || fault.done {
+			if !isQueryCanceled(err) || pgnotify.IsDisconnect(err) {
+				t.Errorf("the statement's error: %v", err)
+			}
+		} else {
+			wantLost(t, err, fault.text)
+		}
+		wantEnd(t, s, fault.late)
+	})
+}
+
+// K3: Cancel returns by its context, or by CancelTimeout. The statement goes on if
+// the request was not sent; if it may have been, its session is given up.
+func TestCancelBesidesAFault(t *testing.T) {
+	for name, wait := range map[string]time.Duration{"its context": 350 * time.Millisecond, "CancelTimeout": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			eachCancelFault(t, time.Second, func(t *testing.T, fault cancelFault, s *session) {
+				done := async(t, func() error { return execError(s.ExecContext(testContext(t), "select pg_sleep(1.5)")) })
+				untilWaiting(t, open(t, dsn(t)), s.pc.PID(), "PgSleep")
+				ctx, stop := context.WithTimeout(testContext(t), wait)
+				defer stop()
+				err := recv(t, async(t, func() error { return s.pc.Cancel(ctx) }))
+				if fault.late && wait == time.Minute {
+					if err != nil {
+						t.Errorf("Cancel: %v", err)
+					}
+				} else if err == nil || !strings.Contains(err.Error(), fault.text) {
+					t.Errorf("Cancel: %v", err)
+				} else if fault.text == "" && ctx.Err() != nil && !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("Cancel does not tell of its context: %v", err)
+				}
+				err = recv(t, done)
+				if err != nil && (!isQueryCanceled(err) || !fault.late && !fault.done) {
+					t.Errorf("the statement: %v", err)
+				}
+				if fault.done && err == nil {
+					t.Error("the statement was not cancelled")
+				}
+			})
+		})
+	}
+}
+
+// K3: Cancel gives up after 200 ms, and the server takes the request after 400 ms.
+// The statement waits for that, and the next one is well.
+func TestCancelThatIsLate(t *testing.T) {
+	eachWay(t, func(t *testing.T, _ mode, newSession func(*testing.T, ...func(*pgnotify.Config)) (*session, *network)) {
+		for _, name := range []string{"slow request", "slow answer"} {
+			lengths := map[string]string{"before": "0.25", "meanwhile": "0.4", "after": "60"}
+			together(t, lengths, func(t *testing.T, length string) {
+				s, n := newSession(t)
+				n.divert(cancelFaults[name].dial(t))
+				done := async(t, func() error {
+					return execError(s.ExecContext(testContext(t), "select pg_sleep("+length+")"))
+				})
+				untilWaiting(t, open(t, dsn(t)), s.pc.PID(), "PgSleep")
+				ctx, stop := context.WithTimeout(testContext(t), 200*time.Millisecond)
+				defer stop()
+				if err := s.pc.Cancel(ctx); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("%s: Cancel: %v", name, err)
+				}
+				if err := recv(t, done); err != nil && !isQueryCanceled(err) {
+					t.Errorf("%s: the statement: %v", name, err)
+				}
+				wantEnd(t, s, true)
+			})
+		}
+	})
+}
+
+// K3: a request that was sent and is never acknowledged keeps the statement until
+// CancelTimeout, and then costs the session, even where the statement was done
+// before.
+func TestCancelThatIsNotAcknowledged(t *testing.T) {
+	eachWay(t, func(t *testing.T, _ mode, newSession func(*testing.T, ...func(*pgnotify.Config)) (*session, *network)) {
+		const timeout = 600 * time.Millisecond
+		s, n := newSession(t, cancelTimeout(timeout))
+		n.divert(cancelFaults["the reply is lost"].dial(t))
+		ctx := testContext(t)
+		done := async(t, func() error { return execError(s.ExecContext(ctx, longSleep)) })
+		untilWaiting(t, open(t, dsn(t)), s.pc.PID(), "PgSleep")
+		short, stop := context.WithTimeout(ctx, 200*time.Millisecond)
+		defer stop()
+		began := time.Now()
+		if err := s.pc.Cancel(short); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Cancel: %v", err)
+		}
+		err := recv(t, done)
+		if took := time.Since(began); took < timeout {
+			t.Errorf("the statement returned after %v", took)
+		}
+		if !isQueryCanceled(err) {
+			t.Errorf("the statement: %v", err)
+		}
+		wantEnd(t, s, false)
+		_, err = s.ExecContext(ctx, "select 1")
+		if lost, ok := asError[*pgnotify.DisconnectError](err); ok && lost.Reason != pgnotify.CancelTimeout || err == nil {
+			t.Errorf("the next statement: %v", err)
+		}
+	})
+}
+
+// A server that takes a statement and says nothing, or stops half-way through a
+// message: its end by a context is bounded, and the outcome is unknown.
+func TestContextEndsASilentServer(t *testing.T) {
+	t.Parallel()
+	row := pgfake.Row("1")
+	whole := append(append(pgfake.Columns("one"), row...), append(pgfake.Complete("SELECT 1"), pgfake.Ready('I')...)...)
+	for name, words := range map[string][]byte{
+		"nothing":            nil,
+		"a part of a header": whole[:3],
+		"a part of a row":    whole[:len(pgfake.Columns("one"))+len(row)-1],
+		"no ReadyForQuery":   whole[:len(whole)-6],
+		"a part of the last": whole[:len(whole)-1],
+		"a part of an error": pgfake.Error("ERROR", "57014", "canceling statement due to user request")[:20],
+	} {
+		for _, active := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/active=%v", name, active), func(t *testing.T) {
+				t.Parallel()
+				together(t, map[string]func(ctx context.Context, s *session) error{
+					"exec":  func(ctx context.Context, s *session) error { return execError(s.ExecContext(ctx, "select 1")) },
+					"query": func(ctx context.Context, s *session) error { return readRows(s.QueryContext(ctx, "select 1")) },
+					"row":   func(ctx context.Context, s *session) error { return scan(s.QueryRowContext(ctx, "select 1")) },
+				}, func(t *testing.T, f func(ctx context.Context, s *session) error) { cancelSilent(t, words, active, f) })
+			})
+		}
+	}
+}
+
+// cancelSilent cancels a request to a server that says some words, and no more.
+func cancelSilent(t *testing.T, words []byte, active bool, f func(ctx context.Context, s *session) error) {
+	asked := make(chan struct{})
+	fake := pgfake.Start(t, pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), pgfake.Send(words),
+		func(*pgfake.Session) error { close(asked); return nil }, pgfake.Drain()})
+	s := take(t, open(t, fake.DSN(), cancelTimeout(200*time.Millisecond)))
+	if active {
+		s.pc.Activate()
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
+	done := async(t, func() error { return f(ctx, s) })
+	recv(t, asked)
+	cancel()
+	err := recv(t, done)
+	if !errors.Is(err, context.Canceled) || errors.Is(err, driver.ErrBadConn) {
+		t.Errorf("got %v", err)
+	}
+	if pgnotify.IsDisconnect(err) { // otherwise database/sql has the last word
+		wantLost(t, err, "")
+	}
+	wantEnd(t, s, false)
+	if fake.Cancels() == 0 {
+		t.Error("no cancel request was sent")
+	}
+}
+
+// A hole is a network that swallows everything from a moment on.
+type hole struct {
+	once   sync.Once
+	opened chan struct{}
+	deaf   dialer // for new connections
+}
+
+func (h *hole) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	select {
+	case <-h.opened:
+		return h.deaf(ctx, network, address)
+	default:
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	return holeConn{conn, h}, err
+}
+
+type holeConn struct {
+	net.Conn
+	hole *hole
+}
+
+func (c holeConn) Write(p []byte) (int, error) {
+	select {
+	case <-c.hole.opened:
+		return len(p), nil
+	default:
+		return c.Conn.Write(p)
+	}
+}
+
+func (c holeConn) Read(p []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(p)
+		select {
+		case <-c.hole.opened:
+			if err == nil {
+				continue
+			}
+			return 0, err
+		default:
+			return n, err
+		}
+	}
+}
+
+// open has everything swallowed from now on.
+func (h *hole) open() { h.once.Do(func() { close(h.opened) }) }
+
+// A swallowed request is made on a session whose network swallows everything from
+// the moment on when ready returns.
+type swallowed struct {
+	ready func(t *testing.T, ctx context.Context, db *sql.DB, s *session) (ask func() error)
+	quiet bool // it succeeds
+}
+
+// onSession makes a request that needs nothing before.
+func onSession(f func(ctx context.Context, db *sql.DB, s *session) error) func(*testing.T, context.Context, *sql.DB, *session) func() error {
+	return func(_ *testing.T, ctx context.Context, db *sql.DB, s *session) func() error {
+		return func() error { return f(ctx, db, s) }
+	}
+}
+
+// inHoledTx makes a request in a transaction with the same context.
+func inHoledTx(f func(ctx context.Context, tx *sql.Tx) error) func(*testing.T, context.Context, *sql.DB, *session) func() error {
+	return func(t *testing.T, ctx context.Context, _ *sql.DB, s *session) func() error {
+		tx, err := s.BeginTx(ctx, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() error { return f(ctx, tx) }
+	}
+}
+
+// holedRows makes a request of rows that are open, with more to come.
+func holedRows(f func(rows *sql.Rows) error) func(*testing.T, context.Context, *sql.DB, *session) func() error {
+	return func(t *testing.T, ctx context.Context, _ *sql.DB, s *session) func() error {
+		rows, err := s.QueryContext(ctx, "select repeat('x', 10000) from generate_series(1, 1000000)")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !rows.Next() {
+			t.Fatal(rows.Err())
+		}
+		return func() error { return f(rows) }
+	}
+}
+
+var swallowedRequests = map[string]swallowed{
+	"Exec": {ready: onSession(func(ctx context.Context, _ *sql.DB, s *session) error {
+		return execError(s.ExecContext(ctx, "select 1"))
+	})},
+	"Exec with arguments": {ready: onSession(func(ctx context.Context, _ *sql.DB, s *session) error {
+		return execError(s.ExecContext(ctx, "select $1::int", 1))
+	})},
+	"Query": {ready: onSession(func(ctx context.Context, _ *sql.DB, s *session) error {
+		return readRows(s.QueryContext(ctx, "select 'x'"))
+	})},
+	"QueryRow": {ready: onSession(func(ctx context.Context, _ *sql.DB, s *session) error {
+		return scan(s.QueryRowContext(ctx, "select 'x'"))
+	})},
+	"Prepare": {ready: onSession(func(ctx context.Context, _ *sql.DB, s *session) error {
+		_, err := s.PrepareContext(ctx, "select 1")
+		return err
+	})},
+	"Ping": {ready: onSession(func(ctx context.Context, _ *sql.DB, s *session) error { return s.PingContext(ctx) })},
+	"BeginTx": {ready: onSession(func(ctx context.Context, _ *sql.DB, s *session) error {
+		_, err := s.BeginTx(ctx, nil)
+		return err
+	})},
+	"another session": {ready: onSession(func(ctx context.Context, db *sql.DB, _ *session) error { return db.PingContext(ctx) })},
+	"Listen": {ready: onSession(func(ctx context.Context, _ *sql.DB, s *session) error {
+		return s.pc.Listen(ctx, "hole")
+	})},
+	"Unlisten": {ready: onSession(func(ctx context.Context, _ *sql.DB, s *session) error {
+		return s.pc.Unlisten(ctx, "hole")
+	})},
+	"WaitForNotification": {ready: onSession(func(ctx context.Context, _ *sql.DB, s *session) error {
+		_, err := s.pc.WaitForNotification(ctx)
+		return err
+	})},
+	"InTx": {ready: onSession(func(ctx context.Context, _ *sql.DB, s *session) error {
+		return pgnotify.InTx(ctx, s, nil, func(*sql.Tx) error { return errors.New("not to be run") })
+	})},
+	"Exec in a transaction": {ready: inHoledTx(func(ctx context.Context, tx *sql.Tx) error {
+		return execError(tx.ExecContext(ctx, "select 1"))
+	})},
+	"Exec in a transaction, and Rollback": {ready: inHoledTx(func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "select 1")
+		_ = tx.Rollback()
+		return err
+	})},
+	"Commit":     {ready: inHoledTx(func(_ context.Context, tx *sql.Tx) error { return tx.Commit() })},
+	"Rollback":   {ready: inHoledTx(func(_ context.Context, tx *sql.Tx) error { return tx.Rollback() })},
+	"rows.Next":  {ready: holedRows(func(rows *sql.Rows) error { return readRows(rows, nil) })},
+	"rows.Close": {ready: holedRows(func(rows *sql.Rows) error { return rows.Close() }), quiet: true},
+	"stmt.Close": {quiet: true, ready: func(t *testing.T, ctx context.Context, _ *sql.DB, s *session) func() error {
+		st, err := s.PrepareContext(ctx, "select 1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Close
+	}},
+	"stmt.Exec": {ready: func(t *testing.T, ctx context.Context, _ *sql.DB, s *session) func() error {
+		st, err := s.PrepareContext(ctx, "select 1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { st.Close() })
+		return func() error { return execError(st.ExecContext(ctx)) }
+	}},
+	"COPY": {ready: inHoledTx(func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.PrepareContext(ctx, "copy pg_temp.t from stdin")
+		return err
+	})},
+	"conn.Close": {quiet: true, ready: onSession(func(_ context.Context, _ *sql.DB, s *session) error { return s.Close() })},
+	"db.Close":   {quiet: true, ready: onSession(func(_ context.Context, db *sql.DB, _ *session) error { return db.Close() })},
+	"conn.Close and db.Close": {quiet: true, ready: onSession(func(_ context.Context, db *sql.DB, s *session) error {
+		return errors.Join(s.Close(), db.Close())
+	})},
+	"driver's Close": {quiet: true, ready: onSession(func(_ context.Context, _ *sql.DB, s *session) error {
+		return s.Raw(func(dc any) error { return dc.(driver.Conn).Close() })
+	})},
+}
+
+// K9: when the network swallows everything, new connections included, each call
+// returns by its context or by CancelTimeout.
+func TestEverythingEndsInABlackHole(t *testing.T) {
+	t.Parallel()
+	for _, m := range modes(t) {
+		for _, active := range []bool{false, true} {
+			for _, fault := range []string{"no way", "deaf server"} {
+				t.Run(fmt.Sprintf("%s/active=%v/%s", m.name, active, fault), func(t *testing.T) {
+					t.Parallel()
+					together(t, swallowedRequests, func(t *testing.T, q swallowed) {
+						q.run(t, m, active, cancelFaults[fault].dial(t))
+					})
+				})
+			}
+		}
+	}
+}
+
+func (q swallowed) run(t *testing.T, m mode, active bool, deaf dialer) {
+	const (
+		patience = 200 * time.Millisecond
+		limit    = 10 * time.Second // a call that hangs does so for longer
+	)
+	h := &hole{opened: make(chan struct{}), deaf: deaf}
+	db := open(t, m.dsn, cancelTimeout(patience), func(c *pgnotify.Config) { c.DialContext = h.dial })
+	s := take(t, db)
+	server, pid := open(t, dsn(t)), s.pc.PID()
+	t.Cleanup(func() { mustExec(t, server, "select pg_terminate_backend($1)", pid) })
+	if active {
+		s.pc.Activate()
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
+	ask := q.ready(t, ctx, db, s)
+	h.open()
+	began := time.Now()
+	defer time.AfterFunc(patience, cancel).Stop()
+	err := recv(t, async(t, ask))
+	if took := time.Since(began); took > limit {
+		t.Errorf("it took %v: %v", took, err)
+	}
+	if errors.Is(err, driver.ErrBadConn) || err == nil && !q.quiet {
+		t.Errorf("got %v", err)
+	}
+	if !q.quiet && !errors.Is(err, context.Canceled) && !pgnotify.IsDisconnect(err) {
+		t.Errorf("got %v", err)
+	}
+}

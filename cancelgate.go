@@ -1,0 +1,64 @@
+package pgnotify
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// A cancelGate stands between Cancel, which any goroutine may call, and the end
+// of the request that it is meant for, so that no cancel request can hit a later
+// one. The zero value is that of a session without a request.
+type cancelGate struct {
+	count atomic.Uint64 // requests begun plus requests ended: odd while one is under way
+	busy  atomic.Bool   // Cancel is sending
+
+	mu      sync.Mutex       // held while Cancel sends; guards pending
+	pending []*cancelRequest // those that Cancel gave up waiting for
+}
+
+// open begins a request.
+func (g *cancelGate) open() { g.count.Add(1) }
+
+// close ends the request, as soon as no Cancel is sending, and returns the cancel
+// requests that the server may still act on.
+func (g *cancelGate) close() []*cancelRequest {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.count.Add(1)
+	pending := g.pending
+	g.pending = nil
+	return pending
+}
+
+// request returns the number of the request under way, 0 if there is none that is
+// not being cancelled already.
+func (g *cancelGate) request() uint64 {
+	n := g.count.Load()
+	if n%2 == 0 || g.busy.Load() {
+		return 0
+	}
+	return n
+}
+
+// enter keeps the given request from ending until leave is called. It reports
+// false if it has ended, is ending, or is being cancelled by somebody else.
+func (g *cancelGate) enter(request uint64) bool {
+	if !g.mu.TryLock() {
+		return false
+	}
+	if g.count.Load() != request {
+		g.mu.Unlock()
+		return false
+	}
+	g.busy.Store(true)
+	return true
+}
+
+// leave takes what has been sent and not been acknowledged, or nil.
+func (g *cancelGate) leave(sent *cancelRequest) {
+	if sent != nil {
+		g.pending = append(g.pending, sent)
+	}
+	g.busy.Store(false)
+	g.mu.Unlock()
+}

@@ -1,0 +1,91 @@
+package pgnotify
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/pgnotify/pgnotify/internal/transport"
+)
+
+// cancelRequestCode stands where a start-up packet has its protocol version:
+// https://www.postgresql.org/docs/current/protocol-message-formats.html.
+const cancelRequestCode = 1234<<16 | 5678
+
+// A cancelRequest is a connection that a cancel request is sent on. While the
+// server has not closed it, a signal may be still to come, which would hit
+// whatever the session runs then.
+type cancelRequest struct {
+	link *transport.Conn
+	over chan struct{} // closed when the server has closed the connection
+	err  error         // of sending; to be read when over is closed
+	sent time.Time     // when sending began
+}
+
+// dialCancel connects to the session's server: by the address that the session
+// has, and under the same TLS.
+func (s *session) dialCancel(ctx context.Context) (*cancelRequest, error) {
+	if _, key := s.wire.Backend(); len(key) == 0 {
+		return nil, fmt.Errorf("%w: the server gave no key to cancel with", ErrNotSupported)
+	}
+	link, err := s.link.Route.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &cancelRequest{link: link, over: make(chan struct{})}, nil
+}
+
+// cancelPacket returns the request for a server's process, whose key has 4 bytes,
+// or up to 256 since protocol 3.2.
+func cancelPacket(pid uint32, key []byte) []byte {
+	packet := binary.BigEndian.AppendUint32(nil, uint32(12+len(key)))
+	packet = binary.BigEndian.AppendUint32(packet, cancelRequestCode)
+	packet = binary.BigEndian.AppendUint32(packet, pid)
+	return append(packet, key...)
+}
+
+// send begins to send the request; wait and close tell how it ended. The
+// goroutine ends with the connection, at the latest by close, which joins it.
+func (r *cancelRequest) send(packet []byte) {
+	r.sent = time.Now()
+	go func() {
+		defer close(r.over)
+		if _, r.err = r.link.Write(packet); r.err == nil {
+			_, _ = io.Copy(io.Discard, r.link) // however the server closes it
+		}
+	}()
+}
+
+// wait returns when nothing can come of the request any more, or when ctx ends.
+func (r *cancelRequest) wait(ctx context.Context) error {
+	select {
+	case <-r.over:
+		return r.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// takenBy waits until the deadline, and reports whether nothing can come of the
+// request any more.
+func (r *cancelRequest) takenBy(deadline time.Time) bool {
+	select {
+	case <-r.over:
+		return true
+	default:
+	}
+	select {
+	case <-r.over:
+		return true
+	case <-time.After(time.Until(deadline)):
+		return false
+	}
+}
+
+// close gives the request up, after send.
+func (r *cancelRequest) close() {
+	_ = r.link.Abort()
+	<-r.over
+}

@@ -1,0 +1,85 @@
+package pgnotify
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/lib/pq"
+)
+
+// Lists of hosts are read here, as libpq reads them. lib/pq v1.12.3 takes
+// several ports for one host and hosts of PGHOST beside those of the DSN, and
+// refuses empty items at the beginning of a list.
+
+// A hostList is what host, hostaddr and port say. It is not empty.
+type hostList []pq.ConfigMultihost
+
+// newHostList matches the three lists, each with its items between commas.
+func newHostList(host, hostaddr, port string) (hostList, error) {
+	names, addrs, ports := strings.Split(host, ","), strings.Split(hostaddr, ","), strings.Split(port, ",")
+	n := len(names)
+	switch {
+	case hostaddr != "" && host != "" && len(names) != len(addrs):
+		return nil, fmt.Errorf("pgnotify: could not match %d host names to %d hostaddr values", len(names), len(addrs))
+	case hostaddr != "":
+		n = len(addrs)
+	}
+	if len(ports) > 1 && len(ports) != n {
+		return nil, fmt.Errorf("pgnotify: could not match %d port numbers to %d hosts", len(ports), n)
+	}
+	list := make(hostList, n)
+	for i := range list {
+		h := &list[i]
+		if err := errors.Join(setAddr(h, item(addrs, i)), setPort(h, item(ports, min(i, len(ports)-1)))); err != nil {
+			return nil, err
+		}
+		if h.Host = item(names, i); h.Host == "" && !h.Hostaddr.IsValid() {
+			h.Host = "localhost"
+		}
+	}
+	return list, nil
+}
+
+// item returns the i-th of a list, "" where there is none.
+func item(list []string, i int) string {
+	if i < len(list) {
+		return list[i]
+	}
+	return ""
+}
+
+func setAddr(h *pq.ConfigMultihost, text string) (err error) {
+	if text == "" {
+		return nil
+	}
+	if h.Hostaddr, err = netip.ParseAddr(text); err != nil {
+		return &opError{`wrong value for "hostaddr"`, fmt.Errorf("%q is not an IP address", text)}
+	}
+	return nil
+}
+
+func setPort(h *pq.ConfigMultihost, text string) error {
+	if text == "" {
+		h.Port = 5432
+		return nil
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || n == 0 {
+		return &opError{`wrong value for "port"`, fmt.Errorf("%q is not a number from 1 to 65535", text)}
+	}
+	h.Port = uint16(n)
+	return nil
+}
+
+// apply makes c's servers those of the list.
+func (l hostList) apply(c *Config) {
+	c.Host, c.Hostaddr, c.Port = l[0].Host, l[0].Hostaddr, l[0].Port
+	c.Multi = slices.Clone(l[1:])
+	if len(c.Multi) == 0 && isUnixHost(c.Host) && !c.Hostaddr.IsValid() {
+		c.SSLMode = pq.SSLModeDisable
+	}
+}

@@ -1,0 +1,11 @@
+//go:build unix && !linux
+
+package fdwatch
+
+import "golang.org/x/sys/unix"
+
+// ask reports whether a descriptor is as it should be, and does not wait.
+func ask(fd *unix.PollFd) bool {
+	n, err := unix.Poll([]unix.PollFd{*fd}, 0)
+	return err == nil && n > 0
+}

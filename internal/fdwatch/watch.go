@@ -1,0 +1,112 @@
+package fdwatch
+
+import (
+	"errors"
+	"sync"
+	"syscall"
+)
+
+// ErrNotSupported is the error of Watch on systems without a poller.
+var ErrNotSupported = errors.New("fdwatch: not implemented on this system")
+
+// A Watch is a socket being watched. It does not own the socket.
+type Watch struct {
+	id     uint64
+	socket syscall.RawConn
+	look   func()
+}
+
+// A backend is the system's poller. All methods but wait are called under the
+// lock of the registry.
+type backend interface {
+	// add watches a descriptor, whose events then bear the id, which is never used
+	// again. A condition that holds already is an event.
+	add(fd uintptr, id uint64) error
+
+	// remove forgets a descriptor, which is still open.
+	remove(fd uintptr)
+
+	// wait calls event for each event until close is called.
+	wait(event func(id uint64))
+
+	// close ends wait, which frees what the backend has.
+	close()
+}
+
+// The registry is the process's poller and what it watches.
+var registry struct {
+	mu      sync.Mutex // guards the fields below
+	backend backend    // nil while nothing is watched
+	watches map[uint64]*Watch
+	lastID  uint64
+}
+
+// Start calls look when the peer has closed the connection or shut down its
+// sending side, when the connection has failed, and perhaps at other times: look
+// must find out by reading. It runs on the poller's goroutine, must not block,
+// and must not call into this package. Events before Start count.
+//
+// Close must be called before the socket is closed, or its memory is not freed.
+func Start(socket syscall.RawConn, look func()) (_ *Watch, err error) {
+	registry.mu.Lock()
+	defer registry.mu.Unlock()
+	if registry.backend == nil {
+		if err := startPoller(); err != nil {
+			return nil, err
+		}
+	}
+	registry.lastID++
+	w := &Watch{id: registry.lastID, socket: socket, look: look}
+	registry.watches[w.id] = w
+	if e := socket.Control(func(fd uintptr) { err = registry.backend.add(fd, w.id) }); e != nil {
+		err = e
+	}
+	if err != nil {
+		w.removeLocked()
+		return nil, err
+	}
+	return w, nil
+}
+
+func startPoller() error {
+	b, err := newBackend()
+	if err != nil {
+		return err
+	}
+	registry.backend = b
+	registry.watches = make(map[uint64]*Watch)
+	go b.wait(event) // ends when the last Watch is closed
+	return nil
+}
+
+// event runs on the poller's goroutine. The socket of an id that is not there any
+// more was closed, and its descriptor may be somebody else's by now.
+func event(id uint64) {
+	registry.mu.Lock()
+	w := registry.watches[id]
+	registry.mu.Unlock()
+	if w != nil {
+		w.look()
+	}
+}
+
+// Close ends the watch. A look that has begun may go on. Closing more than once,
+// or after the socket, does no harm.
+func (w *Watch) Close() {
+	registry.mu.Lock()
+	defer registry.mu.Unlock()
+	if registry.watches[w.id] != w {
+		return
+	}
+	_ = w.socket.Control(registry.backend.remove) // a closed socket is forgotten by the system
+	w.removeLocked()
+}
+
+// removeLocked ends the poller with the last watch.
+func (w *Watch) removeLocked() {
+	delete(registry.watches, w.id)
+	if len(registry.watches) == 0 {
+		registry.backend.close()
+		registry.backend, registry.watches = nil, nil
+	}
+}

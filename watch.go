@@ -1,0 +1,111 @@
+package pgnotify
+
+import (
+	"context"
+	"log/slog"
+	"runtime/debug"
+
+	"github.com/pgnotify/pgnotify/internal/fdwatch"
+)
+
+// startWatch has the end of the session noticed while nobody uses it. Where the
+// system or the socket has no means for that, the end is noticed at the next use,
+// or at once by a session that is active.
+func (s *session) startWatch() {
+	if s.socket == nil {
+		return
+	}
+	w, err := fdwatch.Start(s.socket, s.hangUp)
+	if err != nil {
+		return
+	}
+	s.watch.Store(w)
+	if s.wire.Loss() != nil { // it ended before there was something to close
+		w.Close()
+	}
+}
+
+// hangUp is called on fdwatch's goroutine when the server may have closed the
+// connection. The server's last words are still in the socket: they are read by
+// whoever has the session's turn, when that is done, or else here.
+func (s *session) hangUp() {
+	s.hungUp.Store(true)
+	go func() { // ends when the socket is read to the end, which needs no waiting
+		if s.turn.TryTake() {
+			s.freeTurn()
+		}
+	}()
+}
+
+// Lost implements wire.Events.
+func (s *session) Lost() {
+	if w := s.watch.Load(); w != nil {
+		w.Close()
+	}
+	s.leaseMu.Lock()
+	waiting := s.ends
+	s.ends = nil
+	s.leaseMu.Unlock()
+	if waiting != nil {
+		waiting.tell(s.disconnectError())
+	}
+	s.tellLoss(false)
+}
+
+// tellLoss calls OnDisconnect once the session has been given to the pool, and is
+// lost.
+func (s *session) tellLoss(given bool) {
+	s.leaseMu.Lock()
+	defer s.leaseMu.Unlock()
+	s.given = s.given || given
+	if s.given && !s.told && s.wire.Loss() != nil && s.config.OnDisconnect != nil {
+		s.told = true
+		go s.onDisconnect() // the program's; nobody waits for it
+	}
+}
+
+func (s *session) onDisconnect() {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log().Error("pgnotify: OnDisconnect panicked", "panic", p, slog.String("stack", string(debug.Stack())))
+		}
+	}()
+	s.config.OnDisconnect(&s.self, s.disconnectError())
+}
+
+// disconnectError says why the session is lost, nil while it is not.
+func (s *session) disconnectError() *DisconnectError {
+	if loss := s.wire.Loss(); loss != nil {
+		return newDisconnectError(loss)
+	}
+	return nil
+}
+
+// ends are those who wait for a borrower's session to be lost or returned.
+type ends struct {
+	over    chan struct{}
+	cancels map[*context.CancelCauseFunc]struct{}
+}
+
+// tell ends the waiting, which had begun under the lock, outside of it.
+func (e *ends) tell(cause error) {
+	close(e.over)
+	for cancel := range e.cancels {
+		(*cancel)(cause)
+	}
+}
+
+// awaitLocked returns where to wait for the end of the given lease or of the session,
+// or why there is nothing to wait for. The caller has leaseMu.
+func (s *session) awaitLocked(lease uint64) (*ends, error) {
+	if !s.hasLease(lease) && s.leaseErrorLocked(lease) == ErrReleased {
+		return nil, ErrReleased
+	}
+	if lost := s.disconnectError(); lost != nil {
+		return nil, lost
+	}
+	if s.ends == nil {
+		s.ends = &ends{over: make(chan struct{}), cancels: make(map[*context.CancelCauseFunc]struct{})}
+	}
+	return s.ends, nil
+}
