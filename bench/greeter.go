@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// greeterFlag has this program be a greeter's process. It is not for users.
+const greeterFlag = "-be-a-greeter"
+
+// greeting lets a session in: what the drivers want to hear before they believe
+// in it. See https://www.postgresql.org/docs/current/protocol-message-formats.html.
+var greeting = strings.Join([]string{
+	message('R', "\x00\x00\x00\x00"),
+	message('S', "server_version\x0018.0\x00"),
+	message('S', "client_encoding\x00UTF8\x00"),
+	message('S', "standard_conforming_strings\x00on\x00"),
+	message('K', "\x00\x00\x00\x01key!"),
+	message('Z', "I"),
+}, "")
+
+func message(typ byte, body string) string {
+	length := binary.BigEndian.AppendUint32(nil, uint32(4+len(body)))
+	return string(typ) + string(length) + body
+}
+
+// greet reads the start-up packet of a session and lets it in.
+func greet(c net.Conn) error {
+	var head [4]byte
+	if _, err := io.ReadFull(c, head[:]); err != nil {
+		return err
+	}
+	length := int64(binary.BigEndian.Uint32(head[:]))
+	if _, err := io.CopyN(io.Discard, c, length-int64(len(head))); err != nil {
+		return err
+	}
+	_, err := io.WriteString(c, greeting)
+	return err
+}
+
+// listen returns a listener for sessions, and what to connect to it with.
+func listen() (l net.Listener, dsn string, err error) {
+	l, err = net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, "", err
+	}
+	address := l.Addr().(*net.TCPAddr)
+	return l, fmt.Sprintf("host=%s port=%d user=bench dbname=bench sslmode=disable", address.IP, address.Port), nil
+}
+
+// A greeter is a server that lets everybody in and then says nothing. It is a
+// process of its own, so that what its ends of the connections need is not
+// counted. It ends with this one at the latest.
+type greeter struct {
+	dsn   string
+	cmd   *exec.Cmd
+	stdin io.Closer // tells it to end
+}
+
+func startGreeter(ctx context.Context) (*greeter, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, greeterFlag)
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	g := &greeter{cmd: cmd, stdin: stdin}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("the greeter's process: %w", err), g.close())
+	}
+	g.dsn = strings.TrimSpace(line)
+	return g, nil
+}
+
+func (g *greeter) close() error { return errors.Join(g.stdin.Close(), g.cmd.Wait()) }
+
+// beGreeter is the greeter's process, if this one was started as that. It does
+// not return then.
+func beGreeter() {
+	if len(os.Args) != 2 || os.Args[1] != greeterFlag {
+		return
+	}
+	l, dsn, err := listen()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "greeter:", err)
+		os.Exit(1)
+	}
+	go serveSilence(l) // ends with the process
+	fmt.Println(dsn)
+	_, _ = io.Copy(io.Discard, os.Stdin) // until the other process is done, or gone
+	os.Exit(0)
+}
+
+func serveSilence(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil { // too many files are open, until those of the last round are closed
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		go beSilent(c.(*net.TCPConn)) // ends with the connection
+	}
+}
+
+// beSilent ends a connection after the client has, with a reset: nothing of it is
+// left then, and tens of thousands of connections need no ports in TIME_WAIT.
+func beSilent(c *net.TCPConn) {
+	defer c.Close()
+	if greet(c) == nil {
+		var goodbye [16]byte
+		for err := error(nil); err == nil; {
+			_, err = c.Read(goodbye[:])
+		}
+	}
+	_ = c.SetLinger(0)
+}
