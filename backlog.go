@@ -1,10 +1,8 @@
 package pgnotify
 
 import (
-	"cmp"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/pgnotify/pgnotify/internal/wire"
 )
@@ -69,17 +67,6 @@ func payloadBytes(items []wire.Notification) (n int) {
 		n += len(items[i].Payload)
 	}
 	return n
-}
-
-// dropped returns the gap with n more notifications missing.
-func (g *Gap) dropped(n int) *Gap {
-	now := time.Now()
-	if g == nil {
-		g = &Gap{Cause: GapOverflow, From: now}
-	}
-	g.To = now
-	g.Dropped += uint64(n)
-	return g
 }
 
 func (b *backlog) signal() {
@@ -237,14 +224,4 @@ func (b *backlog) keepLocked(one batch) {
 	default:
 		b.waiting[last].gap = b.waiting[last].gap.and(one.gap)
 	}
-}
-
-// and returns the gap that g and a later one make together.
-func (g *Gap) and(later *Gap) *Gap {
-	if g == nil || later == nil {
-		return cmp.Or(g, later)
-	}
-	g.Dropped += later.Dropped
-	g.To = later.To
-	return g
 }

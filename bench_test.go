@@ -256,3 +256,80 @@ func heapInUse() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
+
+// BenchmarkListener is BenchmarkReceive for a Listener with one subscriber, and
+// the cost of each further delivery with a thousand, who each take a burst of 500
+// when it is there.
+func BenchmarkListener(b *testing.B) {
+	const round, subscribers, burst = 1_000_000, 1000, 500
+	l, err := pgnotify.NewListener(connector(b, startFirehose(b)), &pgnotify.ListenerConfig{Heartbeat: -1, Logger: quiet})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	peer := listenLibpq(b, startFirehose(b))
+	var ours, theirs, fanOut []time.Duration
+	var mallocs, fanOutMallocs, dropped uint64
+	b.ResetTimer()
+	for range b.N {
+		d, m := measure(func() { receiveLibpq(b, peer, round) })
+		theirs = append(theirs, d)
+		d, m = measure(func() { dropped += receiveListener(b, l, round) })
+		ours, mallocs = append(ours, d), m
+		one, m1 := fanOutTo(b, l, burst, 1)
+		all, mAll := fanOutTo(b, l, burst, subscribers)
+		fanOut, fanOutMallocs = append(fanOut, all-one), mAll-m1
+	}
+	const further = burst * (subscribers - 1)
+	b.ReportMetric(float64(median(ours))/round, "cpu-ns")
+	b.ReportMetric(float64(median(theirs))/round, "libpq-cpu-ns")
+	b.ReportMetric(float64(median(theirs))/float64(median(ours)), "times-cheaper")
+	b.ReportMetric(float64(mallocs)/round, "mallocs")
+	b.ReportMetric(float64(dropped), "dropped")
+	b.ReportMetric(float64(median(fanOut))/further, "further-cpu-ns")
+	b.ReportMetric(float64(int64(fanOutMallocs))/further, "further-mallocs")
+	b.ReportMetric(0, "ns/op")
+}
+
+// receiveListener takes count notifications.
+func receiveListener(b *testing.B, l *pgnotify.Listener, count int) (dropped uint64) {
+	sub := subscribeBench(b, l, fmt.Sprintf("fire_%d", count), 64<<10)
+	defer sub.Close()
+	for left := count; left > 0; {
+		if e := <-sub.Events(); e.Gap != nil {
+			left -= int(e.Gap.Dropped)
+			dropped += e.Gap.Dropped
+		} else if left--; len(e.Payload) != len(firehosePayload) {
+			b.Fatal(e)
+		}
+	}
+	return dropped
+}
+
+// fanOutTo measures the delivery of count notifications to each of many.
+func fanOutTo(b *testing.B, l *pgnotify.Listener, count, subscribers int) (time.Duration, uint64) {
+	channel := fmt.Sprintf("fan_%d", count)
+	subs := make([]*pgnotify.Subscription, subscribers)
+	for i := range subs {
+		subs[i] = subscribeBench(b, l, channel, count+1)
+		defer subs[i].Close()
+	}
+	return measure(func() {
+		defer subscribeBench(b, l, "start_"+channel, 2).Close()
+		for _, sub := range subs {
+			for range count {
+				if e := <-sub.Events(); e.Gap != nil {
+					b.Fatal(e.Gap)
+				}
+			}
+		}
+	})
+}
+
+func subscribeBench(b *testing.B, l *pgnotify.Listener, channel string, size int) *pgnotify.Subscription {
+	sub, err := l.SubscribeConfig(context.Background(), pgnotify.SubscriptionConfig{Channels: []string{channel}, QueueSize: size})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return sub
+}

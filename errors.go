@@ -10,8 +10,8 @@ import (
 
 // Errors that callers branch on, with [errors.Is].
 var (
-	// ErrClosed is the error of a session that the program closed. It is
-	// [net.ErrClosed] too.
+	// ErrClosed is the error of a session, a Listener or a Subscription that the
+	// program closed. It is [net.ErrClosed] too.
 	ErrClosed error = &closedError{}
 
 	// ErrReleased is the error of a handle whose [sql.Conn] went back to the
@@ -25,6 +25,10 @@ var (
 	// ErrNotPgnotify is the error of a driver connection that is not one of
 	// pgnotify's and hides none.
 	ErrNotPgnotify = errors.New("pgnotify: not a pgnotify connection")
+
+	// ErrSlowConsumer is the error of a subscription that [OverflowDisconnect] has
+	// ended: its queue was full.
+	ErrSlowConsumer = errors.New("pgnotify: the subscriber was too slow")
 
 	// ErrChannelName is the error of a channel name that PostgreSQL would
 	// refuse, or shorten to another name.
@@ -41,7 +45,7 @@ var (
 // closedError is ErrClosed: its own text, and net.ErrClosed underneath.
 type closedError struct{}
 
-func (*closedError) Error() string { return "pgnotify: the session is closed" }
+func (*closedError) Error() string { return "pgnotify: closed by this program" }
 
 func (*closedError) Is(target error) bool { return target == net.ErrClosed }
 
@@ -52,8 +56,11 @@ type opError struct {
 }
 
 func (e *opError) Error() string {
-	return "pgnotify: " + e.op + ": " + strings.TrimPrefix(e.err.Error(), "pgnotify: ")
+	return "pgnotify: " + e.op + ": " + withoutPackage(e.err)
 }
+
+// withoutPackage is an error's text for use behind one that names the package.
+func withoutPackage(err error) string { return strings.TrimPrefix(err.Error(), "pgnotify: ") }
 
 func (e *opError) Unwrap() error { return e.err }
 

@@ -100,14 +100,22 @@ func spray(c net.Conn) {
 		}
 		tag, _, _ := strings.Cut(strings.TrimRight(string(query), "\x00"), " ")
 		c.Write(append(frame('C', strings.ToUpper(tag)+"\x00"), frame('Z', "I")...))
-		if channel := quoted(string(query)); strings.HasPrefix(string(query), "LISTEN") {
-			n, _ := strconv.Atoi(strings.TrimPrefix(channel, "fire_"))
-			sprayNotifications(c, channel, n)
+		if i := strings.LastIndex(string(query), "LISTEN"); i == 0 || i > 0 && query[i-1] == ';' {
+			sprayNotifications(c, quoted(string(query[i:])))
 		}
 	}
 }
 
-func sprayNotifications(c net.Conn, channel string, n int) {
+// sprayNotifications sends as many as the name of the channel that is listened to
+// says: over fire_N to itself, over start_NAME to NAME.
+func sprayNotifications(c net.Conn, channel string) {
+	name, started := strings.CutPrefix(channel, "start_")
+	kind, count, _ := strings.Cut(name, "_")
+	n, _ := strconv.Atoi(count)
+	if !started && kind != "fire" {
+		return
+	}
+	channel = name
 	one := frame('A', "\x00\x00\x00\x07"+channel+"\x00"+firehosePayload+"\x00")
 	const batch = 2048
 	many := []byte(strings.Repeat(string(one), batch))

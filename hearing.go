@@ -138,6 +138,11 @@ func (s *session) Notifications(items []wire.Notification) (spare []wire.Notific
 			h.owed.Store(h.events.Mark())
 		}
 	}
+	if feed := s.feed.Load(); feed != nil {
+		(*feed)(items)
+		clear(items)
+		return items[:0]
+	}
 	return h.backlog.put(items)
 }
 

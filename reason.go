@@ -28,7 +28,8 @@ const (
 	IdleTimeout
 	// Reset: the connection was reset.
 	Reset
-	// NetworkTimeout: keepalive or TCP_USER_TIMEOUT gave the peer up.
+	// NetworkTimeout: keepalive or TCP_USER_TIMEOUT gave the peer up, or a Listener's
+	// heartbeat did.
 	NetworkTimeout
 	// CancelTimeout: a cancelled request did not end within Config.CancelTimeout.
 	CancelTimeout
@@ -71,6 +72,8 @@ func lossReason(loss *wire.Loss) DisconnectReason {
 		return fatalReason(loss.Fatal.Code)
 	case errors.Is(loss.Err, errCancelTimeout):
 		return CancelTimeout
+	case errors.Is(loss.Err, errSilent):
+		return NetworkTimeout
 	case errors.As(loss.Err, &frame), errors.As(loss.Err, &libpq):
 		return ProtocolError
 	case loss.Local, errors.Is(loss.Err, net.ErrClosed):

@@ -39,8 +39,9 @@ type session struct {
 	turn turn.Turn
 	op   operation // of whoever has the turn
 
-	hearing    atomic.Pointer[hearing] // nil until it is needed
-	wantActive atomic.Bool             // somebody waits for notifications
+	hearing    atomic.Pointer[hearing]                   // nil until it is needed
+	feed       atomic.Pointer[func([]wire.Notification)] // a Listener's, in place of the backlog
+	wantActive atomic.Bool                               // somebody waits for notifications
 
 	watch  atomic.Pointer[fdwatch.Watch] // nil where the socket cannot be watched
 	hungUp atomic.Bool                   // the socket is to be looked at by who frees the turn

@@ -24,6 +24,7 @@ type Queue[E any] struct {
 	weight  int // of events
 	running bool
 	closed  bool
+	last    bool // PutLast was called
 	stalled bool // somebody waited in vain, and no event has been run since
 	dropped uint64
 	changed chan struct{} // closed when an event has been run; nil when nobody waits
@@ -79,20 +80,34 @@ func (q *Queue[E]) put(e E, last bool) (<-chan struct{}, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
-	case q.closed:
+	case q.closed, q.last:
 		return nil, false
 	case q.weight < q.limit:
-		w := q.weigh(e)
-		q.events = append(q.events, weighed[E]{e, w})
-		q.weight += w
-		q.queued.Add(1)
-		q.startLocked()
+		q.appendLocked(e)
 		return nil, true
 	case last, q.stalled:
 		q.dropped++
 		return nil, false
 	}
 	return q.waitLocked(), false
+}
+
+// PutLast queues e, however full the queue is, and refuses what comes after it.
+func (q *Queue[E]) PutLast(e E) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.closed && !q.last {
+		q.last = true
+		q.appendLocked(e)
+	}
+}
+
+func (q *Queue[E]) appendLocked(e E) {
+	w := q.weigh(e)
+	q.events = append(q.events, weighed[E]{e, w})
+	q.weight += w
+	q.queued.Add(1)
+	q.startLocked()
 }
 
 func (q *Queue[E]) waitLocked() <-chan struct{} {

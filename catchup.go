@@ -1,0 +1,82 @@
+package pgnotify
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// startCatchUpLocked starts the goroutine of a subscription with a CatchUp.
+func (s *Subscription) startCatchUpLocked() {
+	s.out = make(chan Event) // without room: what comes before a gap was taken before CatchUp is called
+	ctx, stop := context.WithCancel(background)
+	s.stop = stop
+	s.l.pumps++
+	go s.catchUpAll(ctx) // ends with the subscription; joined by the Listener's Close, outside CatchUp
+}
+
+// catchUpAll passes on what is in the queue, and calls CatchUp in place of gaps.
+func (s *Subscription) catchUpAll(ctx context.Context) {
+	defer s.catchUpOver()
+	for e := range s.queue {
+		if e.Gap != nil {
+			s.catchUp(ctx, *e.Gap)
+			continue
+		}
+		select {
+		case s.out <- e:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Subscription) catchUpOver() {
+	close(s.out)
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	s.l.pumps--
+	s.l.idle.Broadcast()
+}
+
+// catchUp calls CatchUp until it succeeds, or the subscription has ended.
+func (s *Subscription) catchUp(ctx context.Context, gap Gap) {
+	for attempt := 1; ctx.Err() == nil; attempt++ {
+		err := s.callCatchUp(ctx, gap)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		delay := s.l.backoff(attempt)
+		s.l.config.Logger.Warn("pgnotify: CatchUp failed", "channels", s.config.Channels, "error", err, "again in", delay)
+		pause(ctx, delay)
+	}
+}
+
+func (s *Subscription) callCatchUp(ctx context.Context, gap Gap) (err error) {
+	s.catching(+1)
+	defer s.catching(-1)
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("it panicked: %v", p)
+		}
+	}()
+	return s.config.CatchUp(ctx, gap)
+}
+
+// catching counts those who are in the program's CatchUp.
+func (s *Subscription) catching(n int) {
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	s.l.catching += n
+	s.l.idle.Broadcast()
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

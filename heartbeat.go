@@ -1,0 +1,158 @@
+package pgnotify
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/lib/pq"
+)
+
+// Health is what [Listener.Ping] has found out.
+type Health struct {
+	ConnectedSince time.Time     // when the present session began
+	Host           string        // that it is connected to
+	PID            uint32        // of the server's process for it
+	LastHeard      time.Time     // when something last came over it, before the Ping
+	RoundTrip      time.Duration // of the Ping
+	InRecovery     bool          // the server is a standby
+	QueueUsage     float64       // how full the server's queue of notifications is, from 0 to 1
+	Channels       int           // that the session listens to
+}
+
+// A ping is a Ping that waits for its answer.
+type ping struct {
+	done   chan struct{} // closed when the answer is there
+	health Health
+	err    error
+}
+
+// Ping asks the server for the health of the session. What it finds missing is
+// repaired, as by the heartbeat. While the Listener connects it waits for that; while
+// the Listener waits before another attempt it fails at once, with the error of
+// the last one. It ends with ctx. After Close its error is [ErrClosed].
+func (l *Listener) Ping(ctx context.Context) (Health, error) {
+	p := &ping{done: make(chan struct{})}
+	err := l.enqueue(p)
+	if err == nil {
+		select {
+		case <-p.done:
+			err = p.err
+		case <-ctx.Done():
+			err = l.whyNot(ctx.Err())
+		}
+	}
+	if err != nil {
+		return Health{}, &opError{"ping", err}
+	}
+	return p.health, nil
+}
+
+func (l *Listener) enqueue(p *ping) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return ErrClosed
+	}
+	l.pings = append(l.pings, p)
+	l.signal()
+	return nil
+}
+
+// pinged reports whether somebody waits for an answer.
+func (l *Listener) pinged() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.pings) > 0
+}
+
+func (l *Listener) answer(health Health, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.answerLocked(health, err)
+}
+
+// answerLocked answers all who wait.
+func (l *Listener) answerLocked(health Health, err error) {
+	for _, p := range l.pings {
+		p.health, p.err = health, err
+		close(p.done)
+	}
+	l.pings = nil
+}
+
+const heartbeatQuery = `SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(),
+	pg_catalog.pg_notification_queue_usage(), ARRAY(SELECT pg_catalog.pg_listening_channels())`
+
+// beat is a heartbeat: it asks whether the session lives and listens, and has it
+// listen to what is missing.
+func (l *Listener) beat(ctx context.Context, k *link) error {
+	health := Health{ConnectedSince: k.since, Host: k.host(), PID: k.pid(), LastHeard: l.heardAt(k)}
+	start := time.Now()
+	values, err := k.row(ctx, heartbeatQuery, l.config.HeartbeatTimeout, 4)
+	if err != nil {
+		return err
+	}
+	health.RoundTrip = time.Since(start)
+	var listening pq.StringArray
+	if err := listening.Scan(values[3]); err != nil {
+		return fmt.Errorf("heartbeat: %w", err)
+	}
+	backend, _ := values[0].(int64)
+	health.InRecovery, _ = values[1].(bool)
+	health.QueueUsage, _ = values[2].(float64)
+	health.Channels = len(listening)
+	moved := k.backend != 0 && k.backend != backend // behind a pooler
+	k.backend = backend
+	gap := l.check(k, listening, moved, health)
+	if gap != nil {
+		if err := l.reconcile(ctx, k); err != nil {
+			return err
+		}
+		l.tellGap(gap)
+	}
+	l.answer(health, nil)
+	return nil
+}
+
+func (l *Listener) heardAt(k *link) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return k.heard
+}
+
+// check compares what the session listens to with what it has been told, and
+// returns the gap where something is missing: all of it, when the session has come
+// to another process of the server.
+func (l *Listener) check(k *link, listening []string, moved bool, health Health) (gap *Gap) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k.heard = time.Now()
+	l.numbers.HeartbeatRoundTrip = health.RoundTrip
+	heard := make(map[string]bool, len(listening))
+	for _, name := range listening {
+		heard[name] = !moved
+	}
+	for name, t := range l.topics {
+		if !t.heard || heard[name] {
+			continue
+		}
+		if gap == nil {
+			gap = &Gap{Cause: GapListenLost, From: health.LastHeard}
+		}
+		l.missLocked(t, gap)
+	}
+	return gap
+}
+
+// missLocked marks a topic as not heard any more.
+func (l *Listener) missLocked(t *topic, gap *Gap) {
+	t.heard = false
+	l.changed[t] = struct{}{}
+	for _, s := range t.subs {
+		s.missing++
+		if s.live && s.broken == nil {
+			s.broken = gap
+		}
+	}
+}

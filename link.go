@@ -1,0 +1,128 @@
+package pgnotify
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/pgnotify/pgnotify/internal/transport"
+	"github.com/pgnotify/pgnotify/internal/wire"
+)
+
+// errSilent is why a session is given up that does not answer in time.
+var errSilent = errors.New("no answer within HeartbeatTimeout")
+
+// A link is a session of a Listener. Requests are made by the Listener's goroutine,
+// while the session's own reader delivers.
+type link struct {
+	driverConn driver.Conn // what the connector gave, with its wrappers; owned
+	conn       *Conn
+	since      time.Time
+	listened   bool  // it has once listened to all that was wanted
+	backend    int64 // what pg_backend_pid() said last; 0 before
+
+	// The Listener's lock guards the fields below.
+	heard   time.Time     // when something last came
+	probe   string        // the channel of the delivery probe
+	arrived chan struct{} // closed when something has come over it
+}
+
+// connectPatience is how long an attempt to connect may take for each host, where the
+// connector has no connect_timeout.
+const connectPatience = 10 * time.Second
+
+// connect asks the connector for a session, and has its reader deliver.
+func (l *Listener) connect(ctx context.Context) (*link, error) {
+	ctx, stop := l.boundConnect(ctx)
+	defer stop()
+	driverConn, err := l.connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	k := &link{driverConn: driverConn, since: time.Now()}
+	if k.conn, err = Unwrap(driverConn); err != nil {
+		_ = driverConn.Close()
+		return nil, err
+	}
+	deliver := func(items []wire.Notification) { l.deliver(k, items) }
+	k.conn.s.feed.Store(&deliver)
+	k.conn.s.activate()
+	return k, nil
+}
+
+// boundConnect bounds an attempt to connect, unless the connector does.
+func (l *Listener) boundConnect(ctx context.Context) (context.Context, context.CancelFunc) {
+	hosts := 1
+	if c, ok := l.connector.(*Connector); ok {
+		if c.config.ConnectTimeout > 0 {
+			return context.WithCancel(ctx)
+		}
+		hosts = len(transport.Endpoints(&c.config.Config))
+	}
+	return context.WithTimeoutCause(ctx, time.Duration(hosts)*connectPatience, errNoConnection)
+}
+
+var errNoConnection = errors.New("no connection within 10 s for each host")
+
+func (k *link) host() string          { return k.conn.s.link.Route.String() }
+func (k *link) pid() uint32           { return k.conn.PID() }
+func (k *link) lost() <-chan struct{} { return k.conn.s.wire.Lost() }
+
+// why returns how the session was lost, or else err, with which it was given up.
+func (k *link) why(err error) error {
+	k.conn.s.wire.CheckFatal()
+	if lost := k.conn.s.disconnectError(); lost != nil {
+		return lost
+	}
+	return err
+}
+
+// close ends the session, and waits for its reader.
+func (k *link) close() { _ = k.driverConn.Close() }
+
+// bound gives the session up when a request does not end in time, or when ctx ends.
+func (k *link) bound(ctx context.Context, limit time.Duration) (stop func()) {
+	w := k.conn.s.wire
+	timer := time.AfterFunc(limit, func() { w.Abort(errSilent) })
+	unwatch := context.AfterFunc(ctx, func() { w.Abort(ErrClosed) })
+	return func() {
+		timer.Stop()
+		unwatch()
+	}
+}
+
+// exec runs statements without a result.
+func (k *link) exec(ctx context.Context, statements string, limit time.Duration) error {
+	defer k.bound(ctx, limit)()
+	return k.conn.run(background, statements)
+}
+
+// row runs a query with a result of one row.
+func (k *link) row(ctx context.Context, query string, limit time.Duration, columns int) (_ []driver.Value, err error) {
+	defer k.bound(ctx, limit)()
+	rows, err := k.conn.query(background, query, nil)
+	if err != nil {
+		return nil, err
+	}
+	values := make([]driver.Value, columns)
+	err = rows.Next(values)
+	if e := rows.Close(); err == nil || err == io.EOF {
+		err = errors.Join(err, e)
+	}
+	return values, err
+}
+
+// isChannelFault reports whether the server refused a statement because of what
+// stands in it, such as a name that the database's encoding does not have.
+func isChannelFault(err error) bool {
+	var server *pq.Error
+	if IsDisconnect(err) || !errors.As(err, &server) {
+		return false
+	}
+	class := server.Code.Class()
+	return class == "22" || class == "42"
+}

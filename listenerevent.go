@@ -1,0 +1,141 @@
+package pgnotify
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"time"
+)
+
+// maxListenerEvents is how many events wait for ListenerConfig.OnEvent.
+const maxListenerEvents = 256
+
+// A ListenerEventKind says what has happened to a [Listener].
+type ListenerEventKind int
+
+const (
+	// ListenerConnected: a session listens to all that is wanted.
+	ListenerConnected ListenerEventKind = iota + 1
+	// ListenerDisconnected: a session that was connected is lost. Err is a
+	// *[DisconnectError].
+	ListenerDisconnected
+	// ListenerReconnecting: after Delay there will be another attempt. Err is why the
+	// one before failed, nil for the first after a loss.
+	ListenerReconnecting
+	// ListenerGap: subscribers were told of a gap, Gap, because a session was lost or
+	// did not listen. It comes once for all of them, before ListenerConnected.
+	ListenerGap
+	// ListenerSlowConsumer: the queue of a subscriber to Channels was full. It comes
+	// once a second for a subscriber, at the most.
+	ListenerSlowConsumer
+	// ListenerClosed: the Listener was closed. There is no event after it.
+	ListenerClosed
+)
+
+var listenerEventTexts = [...]string{
+	ListenerConnected:    "connected",
+	ListenerDisconnected: "disconnected",
+	ListenerReconnecting: "reconnecting",
+	ListenerGap:          "gap",
+	ListenerSlowConsumer: "slow consumer",
+	ListenerClosed:       "closed",
+}
+
+// String returns the kind in words.
+func (k ListenerEventKind) String() string {
+	if k < ListenerConnected || int(k) >= len(listenerEventTexts) {
+		return fmt.Sprintf("ListenerEventKind(%d)", int(k))
+	}
+	return listenerEventTexts[k]
+}
+
+// A ListenerEvent is something that has happened to a [Listener]. Fields that do
+// not belong to its kind are zero.
+type ListenerEvent struct {
+	Kind     ListenerEventKind
+	Time     time.Time
+	Err      error
+	Host     string        // that the session is connected to
+	PID      uint32        // of the session
+	Attempt  int           // to reconnect, from 1
+	Delay    time.Duration // before the attempt
+	Gap      *Gap          // not to be changed
+	Channels []string      // not to be changed
+}
+
+// attrs are the fields that belong to the event.
+func (e ListenerEvent) attrs() []slog.Attr {
+	var attrs []slog.Attr
+	if e.Host != "" {
+		attrs = append(attrs, slog.String("host", e.Host), slog.Uint64("pid", uint64(e.PID)))
+	}
+	if e.Attempt > 0 {
+		attrs = append(attrs, slog.Int("attempt", e.Attempt), slog.Duration("delay", e.Delay))
+	}
+	if len(e.Channels) > 0 {
+		attrs = append(attrs, slog.String("channels", strings.Join(e.Channels, " ")))
+	}
+	if e.Gap != nil {
+		attrs = append(attrs, slog.Any("gap", *e.Gap))
+	}
+	if e.Err != nil {
+		attrs = append(attrs, slog.String("error", e.Err.Error()))
+	}
+	return attrs
+}
+
+// String is one line for people.
+func (e ListenerEvent) String() string {
+	text := e.Kind.String()
+	for _, a := range e.attrs() {
+		if a.Key == "gap" {
+			a.Value = slog.StringValue(e.Gap.String())
+		}
+		text += fmt.Sprintf(" %s=%v", a.Key, a.Value)
+	}
+	return text
+}
+
+// LogValue implements [slog.LogValuer].
+func (e ListenerEvent) LogValue() slog.Value {
+	return slog.GroupValue(append([]slog.Attr{slog.String("kind", e.Kind.String())}, e.attrs()...)...)
+}
+
+// level is how much the event matters.
+func (e ListenerEvent) level() slog.Level {
+	switch e.Kind {
+	case ListenerConnected, ListenerClosed:
+		return slog.LevelDebug
+	case ListenerReconnecting:
+		if e.Err == nil {
+			return slog.LevelDebug
+		}
+	}
+	return slog.LevelWarn
+}
+
+// tell queues an event for OnEvent and the log. It never waits.
+func (l *Listener) tell(e ListenerEvent) {
+	e.Time = time.Now()
+	if e.Kind == ListenerClosed {
+		l.events.PutLast(e)
+	} else if !l.events.Put(e, 0) && l.events.Dropped() == 1 {
+		l.config.Logger.Warn("pgnotify: OnEvent does not keep up; events of the listener are dropped")
+	}
+}
+
+// handle logs an event and calls OnEvent.
+func (l *Listener) handle(e ListenerEvent) {
+	l.config.Logger.LogAttrs(context.Background(), e.level(), "pgnotify: listener: "+e.Kind.String(), e.attrs()...)
+	if l.config.OnEvent == nil {
+		return
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			l.config.Logger.Error("pgnotify: OnEvent panicked", "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	l.config.OnEvent(e)
+}

@@ -1,0 +1,155 @@
+package pgnotify
+
+import (
+	"time"
+
+	"github.com/pgnotify/pgnotify/internal/wire"
+)
+
+// putFull is put for a subscriber who may be too slow.
+func (s *Subscription) putFull(n *wire.Notification) bool {
+	if s.owed != nil && len(s.queue) < s.limit {
+		s.pay()
+	}
+	if s.owed != nil || len(s.queue) >= s.limit {
+		switch s.config.Overflow {
+		case OverflowDisconnect:
+			s.l.tellSlow(s)
+			s.l.endLocked(s, ErrSlowConsumer)
+			return false
+		case OverflowDropOldest:
+			s.dropAll()
+		default:
+			s.drop(1)
+			return false
+		}
+	}
+	s.queue <- Event{Notification: Notification(*n)}
+	return true
+}
+
+// drop counts n notifications that the subscriber does not get. The gap that tells
+// of them takes the last place in the queue, which is kept for it, when its number
+// is final: when there is room again, or when nothing has come for a moment.
+func (s *Subscription) drop(n int) {
+	if s.owed == nil {
+		s.l.tellSlow(s)
+		s.l.sweepLater(s)
+	}
+	s.owed = s.owed.dropped(n)
+	s.l.numbers.Dropped += uint64(n)
+}
+
+// dropAll empties the queue and puts a gap into it. The gaps that were in it become
+// a part of that.
+func (s *Subscription) dropAll() {
+	dropped := 0
+	for {
+		select {
+		case e := <-s.queue:
+			if e.Gap == nil {
+				dropped++
+			} else {
+				s.owed = e.Gap.and(s.owed)
+			}
+			continue
+		default:
+		}
+		if dropped > 0 {
+			s.drop(dropped)
+		}
+		if s.owed != nil {
+			s.pay()
+		}
+		return
+	}
+}
+
+// owe has a gap come before anything newer: at once where there is room, or with
+// one that is to come already.
+func (s *Subscription) owe(gap *Gap) {
+	if gap == nil {
+		return
+	}
+	own := *gap
+	own.To = time.Now()
+	if s.owed != nil { // of an overflow, which says less
+		own.From = s.owed.From
+		own.Dropped += s.owed.Dropped
+	}
+	s.owed = &own
+	if len(s.queue) < cap(s.queue) {
+		s.pay()
+	} else {
+		s.l.sweepLater(s)
+	}
+}
+
+// pay puts the gap that is owed into the queue, where the caller has seen room.
+func (s *Subscription) pay() {
+	s.queue <- Event{Gap: s.owed} // does not wait: nobody else sends
+	s.owed, s.swept = nil, 0
+	s.l.numbers.Gaps++
+}
+
+// How often the queues of slow subscribers are looked at, while there are any. A
+// channel does not tell its sender that something was taken.
+const (
+	minSweep = time.Millisecond
+	maxSweep = 100 * time.Millisecond
+)
+
+// sweepLater has the queue of s looked at until its gap is in it.
+func (l *Listener) sweepLater(s *Subscription) {
+	l.full[s] = struct{}{}
+	if !l.sweeping {
+		l.sweeping = true
+		go l.sweep() // ends when no gap is owed; joined by Close
+	}
+}
+
+func (l *Listener) sweep() {
+	for wait := minSweep; ; wait = min(2*wait, maxSweep) {
+		select {
+		case <-time.After(wait):
+		case <-l.stopped:
+		}
+		if !l.sweepOnce() {
+			return
+		}
+	}
+}
+
+// sweepOnce reports whether there is a gap still to come.
+func (l *Listener) sweepOnce() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s := range l.full {
+		if s.owed != nil {
+			quiet := s.swept == s.owed.Dropped
+			s.swept = s.owed.Dropped
+			if n := len(s.queue); n < s.limit || quiet && n < cap(s.queue) {
+				s.pay()
+			}
+		}
+		if s.owed == nil {
+			delete(l.full, s)
+		}
+	}
+	l.sweeping = len(l.full) > 0
+	if !l.sweeping {
+		l.idle.Broadcast()
+	}
+	return l.sweeping
+}
+
+// slowSilence is how long a slow subscriber is not told of again.
+const slowSilence = time.Second
+
+// tellSlow has OnEvent told of a subscriber who does not keep up.
+func (l *Listener) tellSlow(s *Subscription) {
+	if now := time.Now(); now.Sub(s.toldSlow) >= slowSilence {
+		s.toldSlow = now
+		l.tell(ListenerEvent{Kind: ListenerSlowConsumer, Channels: s.config.Channels})
+	}
+}

@@ -1,0 +1,76 @@
+package pgnotify
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/pgnotify/pgnotify/internal/wire"
+)
+
+// probe makes sure that what another session sends arrives over k. A pooler in
+// transaction mode takes LISTEN, and has the notifications come to nobody.
+func (l *Listener) probe(ctx context.Context, k *link) error {
+	if !l.config.DeliveryProbe {
+		return nil
+	}
+	arrived := l.expect(k, "pgnotify_probe_"+rand.Text())
+	channel := pq.QuoteIdentifier(k.probe)
+	if err := k.exec(ctx, "LISTEN "+channel, l.config.HeartbeatTimeout); err != nil {
+		return err
+	}
+	if err := l.notify(ctx, "NOTIFY "+channel); err != nil {
+		return fmt.Errorf("delivery probe: %w", err)
+	}
+	timer := time.NewTimer(l.config.HeartbeatTimeout)
+	defer timer.Stop()
+	select {
+	case <-arrived:
+		return k.exec(ctx, "UNLISTEN "+channel, l.config.HeartbeatTimeout)
+	case <-k.lost():
+		return nil // the session says why
+	case <-ctx.Done():
+		return ErrClosed
+	case <-timer.C:
+		return fmt.Errorf("%w: notifications do not arrive over this connection; a pooler must be in session mode", ErrNotSupported)
+	}
+}
+
+// expect returns a channel that is closed when something comes over the channel of
+// that name.
+func (l *Listener) expect(k *link, name string) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k.probe, k.arrived = name, make(chan struct{})
+	return k.arrived
+}
+
+// probedLocked looks for the probe in what has come over a session that is not
+// listened to yet.
+func (k *link) probedLocked(items []wire.Notification) {
+	ours := func(n wire.Notification) bool { return n.Channel == k.probe }
+	if k.arrived != nil && slices.ContainsFunc(items, ours) {
+		close(k.arrived)
+		k.arrived = nil
+	}
+}
+
+// notify sends a notification from a session of its own.
+func (l *Listener) notify(ctx context.Context, statement string) error {
+	ctx, stop := l.boundConnect(ctx)
+	defer stop()
+	driverConn, err := l.connector.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	sender := &link{driverConn: driverConn}
+	defer sender.close()
+	if sender.conn, err = Unwrap(driverConn); err != nil {
+		return err
+	}
+	return sender.exec(ctx, statement, l.config.HeartbeatTimeout)
+}

@@ -1,0 +1,363 @@
+package pgnotify
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/pgnotify/pgnotify/internal/wire"
+)
+
+// defaultQueueSize is the default of SubscriptionConfig.QueueSize.
+const defaultQueueSize = 1024
+
+// An OverflowPolicy says what becomes of a subscription that does not keep up:
+// a notification comes, and its queue is full.
+type OverflowPolicy int
+
+const (
+	// OverflowGap, the default, keeps what is in the queue and drops what comes,
+	// until there is room again. A [Gap] stands in the queue where they are missing,
+	// with their number.
+	OverflowGap OverflowPolicy = iota
+	// OverflowDropOldest drops all that is in the queue, so that the subscriber goes
+	// on with what is newest. A [Gap] stands before that.
+	OverflowDropOldest
+	// OverflowDisconnect ends the subscription. What is in the queue can still be
+	// taken; then Err is [ErrSlowConsumer].
+	OverflowDisconnect
+)
+
+// String returns the policy's name.
+func (p OverflowPolicy) String() string {
+	switch p {
+	case OverflowGap:
+		return "gap"
+	case OverflowDropOldest:
+		return "drop oldest"
+	case OverflowDisconnect:
+		return "disconnect"
+	}
+	return fmt.Sprintf("OverflowPolicy(%d)", int(p))
+}
+
+// SubscriptionConfig says what a subscription hears and how.
+type SubscriptionConfig struct {
+	// Channels are the channels to hear: at least one, named as for
+	// [NotificationConn].Listen. One that is named twice is heard once.
+	Channels []string
+
+	// QueueSize is how many events wait for the subscriber, at the most, one of
+	// which may only be a gap. An event takes 48 bytes, from the beginning. 0: 1024;
+	// the least is 2.
+	QueueSize int
+
+	// CatchUp, where it is not nil, takes the place of gaps: it is called with each
+	// one, and once at the start, to look again at what notifications would have told.
+	// The notifications that come meanwhile wait in the queue. While it fails, it
+	// is called again, after waits like those of reconnecting; a panic counts as
+	// failing. It runs on a goroutine that the subscription has for that, which is not
+	// waited for by Close; ctx ends when the subscription does.
+	CatchUp func(ctx context.Context, gap Gap) error
+
+	// Overflow says what happens when the queue is full.
+	Overflow OverflowPolicy
+}
+
+// An Event is something that a subscriber hears: a notification or, where Gap is
+// not nil, a gap, which is the subscriber's own.
+type Event struct {
+	Notification
+	Gap *Gap
+}
+
+// A Subscription is one subscriber's stream of notifications, in the order in
+// which their transactions committed, from the time when [Listener.Subscribe] has
+// returned. Where some may be missing, a [Gap] stands in their place.
+//
+// Its queue is a Go channel. Nobody waits for the subscriber: when the queue is
+// full, its Overflow policy says what happens. Methods are safe for concurrent use;
+// an event is given to one of those who take them.
+type Subscription struct {
+	l      *Listener
+	config SubscriptionConfig
+	queue  chan Event    // the Listener sends, under its lock, and closes
+	out    chan Event    // what Events returns: queue, or what catchUpAll sends to
+	limit  int           // how many notifications the queue may hold
+	ready  chan struct{} // closed when Subscribe may return
+	stop   context.CancelFunc
+
+	// The Listener's lock guards the fields below.
+	seats    []seat
+	missing  int  // channels that the session does not listen to yet
+	live     bool // it gets notifications
+	ended    bool // it will get none any more, and err says why
+	err      error
+	broken   *Gap // to come when nothing is missing any more; nil while nothing was lost
+	owed     *Gap // to be put into the queue before anything newer
+	toldSlow time.Time
+	swept    uint64 // owed.Dropped when the queue was last looked at
+}
+
+// Subscribe hears channels, with the defaults of [SubscriptionConfig].
+func (l *Listener) Subscribe(ctx context.Context, channels ...string) (*Subscription, error) {
+	return l.SubscribeConfig(ctx, SubscriptionConfig{Channels: channels})
+}
+
+// SubscribeConfig begins a subscription, and returns when the server has
+// acknowledged that the present session listens to all of its channels: what is
+// sent from then on is heard. While there is no session it waits for one. When ctx
+// ends first, the subscription is forgotten, and the error tells both ctx.Err() and
+// why there is no session. Other errors are [ErrChannelName], [ErrClosed] and the
+// server's, where it refuses a channel. ctx bounds nothing but this call.
+func (l *Listener) SubscribeConfig(ctx context.Context, config SubscriptionConfig) (*Subscription, error) {
+	s, err := l.subscribe(ctx, config)
+	if err != nil {
+		return nil, &opError{"subscribe " + quoteAll(config.Channels), err}
+	}
+	return s, nil
+}
+
+func (l *Listener) subscribe(ctx context.Context, config SubscriptionConfig) (*Subscription, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s, err := l.newSubscription(config)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.add(s); err != nil {
+		return nil, err
+	}
+	select {
+	case <-s.ready:
+		if err := s.Err(); err != nil {
+			return nil, err
+		}
+		return s, nil
+	case <-ctx.Done():
+		l.end(s, ErrClosed)
+		return nil, l.whyNot(ctx.Err())
+	}
+}
+
+func (l *Listener) newSubscription(config SubscriptionConfig) (*Subscription, error) {
+	if len(config.Channels) == 0 {
+		return nil, fmt.Errorf("%w: none is named", ErrChannelName)
+	}
+	for _, name := range config.Channels {
+		if err := checkChannel(name); err != nil {
+			return nil, err
+		}
+	}
+	size := config.QueueSize
+	if size == 0 {
+		size = defaultQueueSize
+	}
+	if size < 2 {
+		return nil, fmt.Errorf("pgnotify: QueueSize %d: the least is 2", size)
+	}
+	if config.Overflow < OverflowGap || config.Overflow > OverflowDisconnect {
+		return nil, fmt.Errorf("pgnotify: unknown %v", config.Overflow)
+	}
+	config.Channels = slices.Compact(slices.Sorted(slices.Values(config.Channels)))
+	s := &Subscription{l: l, config: config, queue: make(chan Event, size), limit: size - 1, ready: make(chan struct{})}
+	s.out = s.queue
+	return s, nil
+}
+
+// add has the Listener hear the channels of s.
+func (l *Listener) add(s *Subscription) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return ErrClosed
+	}
+	l.subs[s] = struct{}{}
+	s.seats = make([]seat, 0, len(s.config.Channels))
+	for _, name := range s.config.Channels {
+		t := l.topics[name]
+		if t == nil {
+			t = &topic{name: name}
+			l.topics[name] = t
+		}
+		t.join(s)
+		if !t.heard {
+			s.missing++
+			l.changed[t] = struct{}{}
+		}
+	}
+	if s.config.CatchUp != nil {
+		s.startCatchUpLocked()
+	}
+	if s.missing == 0 {
+		s.hears()
+		return nil
+	}
+	l.signal()
+	return nil
+}
+
+// whyNot adds to an error of waiting why there was nothing to be had.
+func (l *Listener) whyNot(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.last == nil {
+		return err
+	}
+	return fmt.Errorf("%w: the listener has no session: %w", err, l.last)
+}
+
+// hears is called when the session listens to all channels of s.
+func (s *Subscription) hears() {
+	if s.live {
+		s.owe(s.broken)
+		s.broken = nil
+		return
+	}
+	s.live = true
+	if s.config.CatchUp != nil {
+		s.owe(&Gap{Cause: GapSubscribed, From: time.Now()})
+	}
+	close(s.ready)
+}
+
+// put puts a notification into the queue, and reports whether it did.
+func (s *Subscription) put(n *wire.Notification) bool {
+	if s.live && s.owed == nil && len(s.queue) < s.limit {
+		s.queue <- Event{Notification: Notification(*n)} // does not wait: nobody else sends
+		return true
+	}
+	return s.live && s.putFull(n)
+}
+
+// Events returns the channel of what the subscriber hears. It is closed when the
+// subscription has ended, with what was in the queue still to be taken, and Err
+// then tells why.
+func (s *Subscription) Events() <-chan Event { return s.out }
+
+// All iterates over the notifications. A gap is a *[GapError], after which the
+// iteration goes on if the loop does; any other error ends it: that of ctx, or
+// what Err tells. Breaking out of the loop loses nothing.
+func (s *Subscription) All(ctx context.Context) iter.Seq2[Notification, error] {
+	return func(yield func(Notification, error) bool) {
+		for {
+			e, err := s.next(ctx)
+			if e.Gap != nil {
+				err = &GapError{Gap: *e.Gap}
+			}
+			if !yield(e.Notification, err) || err != nil && e.Gap == nil {
+				return
+			}
+		}
+	}
+}
+
+// next waits for the next event.
+func (s *Subscription) next(ctx context.Context) (Event, error) {
+	if err := ctx.Err(); err != nil {
+		return Event{}, err
+	}
+	select {
+	case e, ok := <-s.out: // the shortest way, while there is something
+		return e, s.errIf(!ok)
+	default:
+	}
+	select {
+	case e, ok := <-s.out:
+		return e, s.errIf(!ok)
+	case <-ctx.Done():
+		return Event{}, ctx.Err()
+	}
+}
+
+func (s *Subscription) errIf(closed bool) error {
+	if closed {
+		return s.Err()
+	}
+	return nil
+}
+
+// Wake waits until there is something to look at: a notification, a gap, or that
+// maxWait has passed, which may be 0. It takes all that is in the queue, so that a
+// burst wakes once; who needs the notifications themselves must not use it. It is
+// what a worker waits with for jobs in a table: after each return it takes jobs
+// until there are none. Its error is that of ctx, or what Err tells.
+func (s *Subscription) Wake(ctx context.Context, maxWait time.Duration) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	timer := time.NewTimer(maxWait)
+	defer timer.Stop()
+	select {
+	case _, ok := <-s.out:
+		if !ok {
+			return s.Err()
+		}
+	case <-timer.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for range cap(s.queue) { // not for ever, however fast they come
+		select {
+		case _, ok := <-s.out:
+			if !ok {
+				return nil // the next call tells
+			}
+		default:
+			return nil
+		}
+	}
+	return nil
+}
+
+// Err returns nil while the subscription goes on, and then why it has ended:
+// [ErrClosed], [ErrSlowConsumer], or the server's error, where it does not let a
+// later session listen to one of the channels.
+func (s *Subscription) Err() error {
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	return s.err
+}
+
+// Close ends the subscription. It does not wait, and may be called more than once.
+func (s *Subscription) Close() { s.l.end(s, ErrClosed) }
+
+// end ends a subscription because of err, unless it has ended.
+func (l *Listener) end(s *Subscription, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.endLocked(s, err)
+}
+
+func (l *Listener) endLocked(s *Subscription, err error) {
+	if s.ended {
+		return
+	}
+	s.ended, s.err = true, err
+	if !s.live {
+		close(s.ready)
+	}
+	s.live = false
+	for _, seat := range s.seats {
+		seat.topic.leave(seat.at)
+		if len(seat.topic.subs) == 0 {
+			l.changed[seat.topic] = struct{}{}
+		}
+	}
+	s.seats = nil
+	delete(l.subs, s)
+	delete(l.full, s)
+	if s.owed != nil && len(s.queue) < cap(s.queue) {
+		s.pay()
+	}
+	close(s.queue)
+	if s.stop != nil {
+		s.stop()
+	}
+	if len(l.changed) > 0 {
+		l.signal()
+	}
+}
