@@ -199,19 +199,27 @@ func TestListenerOverflow(t *testing.T) {
 		}
 	}
 	events.await(t, pgnotify.ListenerSlowConsumer, 1)
-	var got int
-	var e pgnotify.Event
-	for e = event(t, slow); e.Gap == nil; e = event(t, slow) {
-		if got++; e.Payload != fmt.Sprint(got) {
+	got, dropped := 0, 0
+	for got+dropped < sent {
+		e := event(t, slow)
+		if e.Gap != nil {
+			if e.Gap.Cause != pgnotify.GapOverflow || got != 1023 {
+				t.Errorf("after %d notifications %v", got, e.Gap)
+			}
+			dropped += int(e.Gap.Dropped)
+		} else if got++; e.Payload != fmt.Sprint(got) {
 			t.Fatalf("%+v, want %d", e, got)
 		}
 	}
-	if got != 1023 || e.Gap.Dropped != sent-1023 || e.Gap.Cause != pgnotify.GapOverflow {
-		t.Errorf("%d notifications, then %+v", got, e.Gap)
+	if got != 1023 || dropped != sent-1023 {
+		t.Errorf("%d notifications, and %d dropped, of %d", got, dropped, sent)
 	}
 	notify(t, db, channel, "after")
 	if e := event(t, slow); e.Payload != "after" {
 		t.Errorf("%+v", e)
+	}
+	if stats := l.Stats(); stats.Dropped != uint64(dropped) {
+		t.Errorf("%+v", stats)
 	}
 }
 

@@ -88,15 +88,16 @@ func (s *Subscription) owe(gap *Gap) {
 // pay puts the gap that is owed into the queue, where the caller has seen room.
 func (s *Subscription) pay() {
 	s.queue <- Event{Gap: s.owed} // does not wait: nobody else sends
-	s.owed, s.swept = nil, 0
+	s.owed = nil
 	s.l.numbers.Gaps++
 }
 
 // How often the queues of slow subscribers are looked at, while there are any. A
 // channel does not tell its sender that something was taken.
 const (
-	minSweep = time.Millisecond
-	maxSweep = 100 * time.Millisecond
+	minSweep  = time.Millisecond
+	maxSweep  = 100 * time.Millisecond
+	quietTime = 50 * time.Millisecond // a burst is over when nothing has come for that long
 )
 
 // sweepLater has the queue of s looked at until its gap is in it.
@@ -126,8 +127,7 @@ func (l *Listener) sweepOnce() bool {
 	defer l.mu.Unlock()
 	for s := range l.full {
 		if s.owed != nil {
-			quiet := s.swept == s.owed.Dropped
-			s.swept = s.owed.Dropped
+			quiet := time.Since(s.owed.To) >= quietTime
 			if n := len(s.queue); n < s.limit || quiet && n < cap(s.queue) {
 				s.pay()
 			}

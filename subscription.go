@@ -95,10 +95,9 @@ type Subscription struct {
 	live     bool // it gets notifications
 	ended    bool // it will get none any more, and err says why
 	err      error
-	broken   *Gap // to come when nothing is missing any more; nil while nothing was lost
-	owed     *Gap // to be put into the queue before anything newer
-	toldSlow time.Time
-	swept    uint64 // owed.Dropped when the queue was last looked at
+	broken   *Gap      // to come when nothing is missing any more; nil while nothing was lost
+	owed     *Gap      // to be put into the queue before anything newer
+	toldSlow time.Time // when tellSlow last told of it
 }
 
 // Subscribe hears channels, with the defaults of [SubscriptionConfig].
