@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -304,65 +305,74 @@ func (c countingConn) Write(p []byte) (int, error) {
 func TestNothingIsSentForADeadContext(t *testing.T) {
 	t.Parallel()
 	for _, m := range modes(t) {
-		t.Run(m.name, func(t *testing.T) {
-			t.Parallel()
-			var written atomic.Int64
-			s := take(t, open(t, m.dsn, func(c *pgnotify.Config) {
-				c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-					conn, err := new(net.Dialer).DialContext(ctx, network, address)
-					return countingConn{conn, &written}, err
-				}
-			}))
-			ctx, cancel := context.WithCancel(testContext(t))
-			st, err := s.PrepareContext(ctx, "select $1::int")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer st.Close()
-			cancel()
-			before := written.Load()
-			direct := func(f func(c driver.Conn) error) func() error {
-				return func() error { return s.Raw(func(dc any) error { return f(dc.(driver.Conn)) }) }
-			}
-			for name, f := range map[string]func() error{
-				"exec":      func() error { _, err := s.ExecContext(ctx, "select 1"); return err },
-				"query":     func() error { _, err := s.QueryContext(ctx, "select $1::int", 1); return err },
-				"prepare":   func() error { _, err := s.PrepareContext(ctx, "select 1"); return err },
-				"begin":     func() error { _, err := s.BeginTx(ctx, nil); return err },
-				"ping":      func() error { return s.PingContext(ctx) },
-				"statement": func() error { _, err := st.ExecContext(ctx, 1); return err },
-				"listen":    func() error { return s.pc.Listen(ctx, "x") },
-				"unlisten":  func() error { return s.pc.Unlisten(ctx) },
-				"wait":      func() error { _, err := s.pc.WaitForNotification(ctx); return err },
-				"raw exec": direct(func(c driver.Conn) error {
-					_, err := c.(driver.ExecerContext).ExecContext(ctx, "select 1", nil)
-					return err
-				}),
-				"raw query": direct(func(c driver.Conn) error {
-					_, err := c.(driver.QueryerContext).QueryContext(ctx, "select 1", nil)
-					return err
-				}),
-				"raw begin": direct(func(c driver.Conn) error {
-					_, err := c.(driver.ConnBeginTx).BeginTx(ctx, driver.TxOptions{})
-					return err
-				}),
-				"raw ping": direct(func(c driver.Conn) error { return c.(driver.Pinger).Ping(ctx) }),
-				"raw prepare": direct(func(c driver.Conn) error {
-					_, err := c.(driver.ConnPrepareContext).PrepareContext(ctx, "select 1")
-					return err
-				}),
-			} {
-				if err := f(); !errors.Is(err, context.Canceled) || errors.Is(err, driver.ErrBadConn) {
-					t.Errorf("%s: %v", name, err)
-				}
-				if n := written.Load() - before; n != 0 {
-					t.Fatalf("%s: %d bytes were sent", name, n)
-				}
-			}
-			if got := queryValue[uint32](t, s, "select pg_backend_pid()"); got != s.pc.PID() || written.Load() == before {
-				t.Errorf("session %d became %d", s.pc.PID(), got)
-			}
-		})
+		for _, active := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/active=%v", m.name, active), func(t *testing.T) {
+				t.Parallel()
+				nothingIsSent(t, m, active)
+			})
+		}
+	}
+}
+
+func nothingIsSent(t *testing.T, m mode, active bool) {
+	var written atomic.Int64
+	s := take(t, open(t, m.dsn, func(c *pgnotify.Config) {
+		c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, address)
+			return countingConn{conn, &written}, err
+		}
+	}))
+	if active {
+		s.pc.Activate()
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	st, err := s.PrepareContext(ctx, "select $1::int")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	cancel()
+	before := written.Load()
+	direct := func(f func(c driver.Conn) error) func() error {
+		return func() error { return s.Raw(func(dc any) error { return f(dc.(driver.Conn)) }) }
+	}
+	for name, f := range map[string]func() error{
+		"exec":      func() error { _, err := s.ExecContext(ctx, "select 1"); return err },
+		"query":     func() error { _, err := s.QueryContext(ctx, "select $1::int", 1); return err },
+		"prepare":   func() error { _, err := s.PrepareContext(ctx, "select 1"); return err },
+		"begin":     func() error { _, err := s.BeginTx(ctx, nil); return err },
+		"ping":      func() error { return s.PingContext(ctx) },
+		"statement": func() error { _, err := st.ExecContext(ctx, 1); return err },
+		"listen":    func() error { return s.pc.Listen(ctx, "x") },
+		"unlisten":  func() error { return s.pc.Unlisten(ctx) },
+		"wait":      func() error { _, err := s.pc.WaitForNotification(ctx); return err },
+		"raw exec": direct(func(c driver.Conn) error {
+			_, err := c.(driver.ExecerContext).ExecContext(ctx, "select 1", nil)
+			return err
+		}),
+		"raw query": direct(func(c driver.Conn) error {
+			_, err := c.(driver.QueryerContext).QueryContext(ctx, "select 1", nil)
+			return err
+		}),
+		"raw begin": direct(func(c driver.Conn) error {
+			_, err := c.(driver.ConnBeginTx).BeginTx(ctx, driver.TxOptions{})
+			return err
+		}),
+		"raw ping": direct(func(c driver.Conn) error { return c.(driver.Pinger).Ping(ctx) }),
+		"raw prepare": direct(func(c driver.Conn) error {
+			_, err := c.(driver.ConnPrepareContext).PrepareContext(ctx, "select 1")
+			return err
+		}),
+	} {
+		if err := f(); !errors.Is(err, context.Canceled) || errors.Is(err, driver.ErrBadConn) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if n := written.Load() - before; n != 0 {
+			t.Fatalf("%s: %d bytes were sent", name, n)
+		}
+	}
+	if got := queryValue[uint32](t, s, "select pg_backend_pid()"); got != s.pc.PID() || written.Load() == before {
+		t.Errorf("session %d became %d", s.pc.PID(), got)
 	}
 }
 
