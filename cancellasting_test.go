@@ -266,6 +266,35 @@ func TestCommitAfterCancel(t *testing.T) {
 	})
 }
 
+// K1, K11: COMMIT is cancelled as any other statement, by Cancel and by the end of
+// the transaction's context. Then the transaction is rolled back, the server says
+// so, and the session stays.
+func TestCancelOfCommit(t *testing.T) {
+	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
+		m := newMarks(t)
+		m.slowCommit(t, time.Minute)
+		for _, by := range []string{"context", "Cancel"} {
+			ctx, cancel := context.WithCancel(testContext(t))
+			defer cancel()
+			tx := mustBegin(t, beginsWith{s.Conn, ctx})
+			m.mark(t, tx, "slow")
+			done := async(t, tx.Commit)
+			untilWaiting(t, m.server, s.pc.PID(), "PgSleep")
+			if by == "context" {
+				cancel()
+			} else if err := s.pc.Cancel(ctx); err != nil {
+				t.Errorf("Cancel: %v", err)
+			}
+			err := recv(t, done)
+			if !isQueryCanceled(err) || pgnotify.IsDisconnect(err) || errors.Is(err, context.Canceled) != (by == "context") {
+				t.Errorf("COMMIT, by %s: %v", by, err)
+			}
+			wantIdle(t, s)
+		}
+		m.want(t)
+	})
+}
+
 // K10, K11, K12: the end of a context ends what the session is doing. The error
 // is the context's and the server's, and the session stays.
 func TestContextEndsTheStatement(t *testing.T) {

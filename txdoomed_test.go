@@ -332,14 +332,14 @@ func TestInTxWhoseContextEnds(t *testing.T) {
 }
 
 // slowCommit gives the table a deferred trigger that makes COMMIT last.
-func (r *txRig) slowCommit(t *testing.T, d time.Duration) {
+func (m *marks) slowCommit(t *testing.T, d time.Duration) {
 	t.Helper()
 	function := uniqueName("slow")
-	mustExec(t, r.server, fmt.Sprintf(`create function %s() returns trigger language plpgsql as
+	mustExec(t, m.server, fmt.Sprintf(`create function %s() returns trigger language plpgsql as
 		$$ begin perform pg_sleep(%f); return null; end $$`, function, d.Seconds()))
-	mustExec(t, r.server, "create constraint trigger slow after insert on "+r.table+
+	mustExec(t, m.server, "create constraint trigger slow after insert on "+m.table+
 		" deferrable initially deferred for each row when (new.mark like 'slow%') execute function "+function+"()")
-	t.Cleanup(func() { mustExec(t, r.server, "drop function "+function+" cascade") })
+	t.Cleanup(func() { mustExec(t, m.server, "drop function "+function+" cascade") })
 }
 
 // timeOut is one round of TestInTxWhoseContextEnds.
