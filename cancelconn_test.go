@@ -17,6 +17,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/pgnotify/pgnotify"
+	"github.com/pgnotify/pgnotify/internal/pgfake"
 )
 
 // A network dials for a pool: at first as always, and then, for cancel requests,
@@ -336,6 +337,43 @@ func TestCancelGoesToTheConnectedHost(t *testing.T) {
 	}
 	if dialed := n.dialed(); len(dialed) != 4 {
 		t.Errorf("connections to %q", dialed)
+	}
+}
+
+// K12: of several addresses of a name the cancel request goes to the one that is
+// connected. The name is not looked up again: it may lead elsewhere by now.
+func TestCancelGoesToTheConnectedAddress(t *testing.T) {
+	t.Parallel()
+	for _, by := range []string{"context", "Cancel"} {
+		t.Run(by, func(t *testing.T) {
+			t.Parallel()
+			asked, cancelled := make(chan struct{}), make(chan struct{})
+			fake := pgfake.Start(t, pgfake.Script{pgfake.Greet(), pgfake.Await('Q'),
+				func(*pgfake.Session) error { close(asked); return nil }, pgfake.WaitFor(cancelled),
+				pgfake.Send(pgfake.Error("ERROR", "57014", "canceling statement due to user request"), pgfake.Ready('I')),
+				pgfake.Serve()})
+			name := names.Add("127.0.0.2", "127.0.0.1") // nobody listens at the first
+			s := take(t, open(t, listDSN(t, net.JoinHostPort(name, portOf(t, fake.Addr())))))
+			lookups := names.Asked(name)
+			ctx, cancel := context.WithCancel(testContext(t))
+			defer cancel()
+			done := async(t, func() error { return execError(s.ExecContext(ctx, "select 1")) })
+			recv(t, asked)
+			if by == "context" {
+				cancel()
+			} else if err := s.pc.Cancel(ctx); err != nil {
+				t.Errorf("Cancel: %v", err)
+			}
+			until(t, "the request has come", func() bool { return fake.Cancels() > 0 })
+			close(cancelled)
+			if err := recv(t, done); !isQueryCanceled(err) {
+				t.Errorf("the statement: %v", err)
+			}
+			if n := names.Asked(name) - lookups; n != 0 {
+				t.Errorf("%d more questions about the name", n)
+			}
+			mustExec(t, s, "select 1")
+		})
 	}
 }
 
