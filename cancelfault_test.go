@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -368,6 +369,72 @@ func cancelSilent(t *testing.T, words []byte, active bool, f func(ctx context.Co
 	}
 }
 
+// K9: a server that does not read any more, so that a request which is longer than
+// the sockets can hold blocks while it is written. It ends by its context.
+func TestContextEndsAWriteThatBlocks(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 1<<26)
+	for name, c := range map[string]struct {
+		before pgfake.Script
+		run    func(ctx context.Context, s *session) error
+	}{
+		"exec": {nil, func(ctx context.Context, s *session) error { return execError(s.ExecContext(ctx, long)) }},
+		"copy": {pgfake.Script{pgfake.Await('Q'), pgfake.Send(pgfake.Complete("BEGIN"), pgfake.Ready('T')),
+			pgfake.Await('Q'), pgfake.Send(pgfake.CopyIn(1))}, func(ctx context.Context, s *session) error {
+			tx, err := s.BeginTx(ctx, nil)
+			if err != nil {
+				return err
+			}
+			defer tx.Rollback()
+			return copyRows(ctx, tx, "t", func(st *sql.Stmt) error { return execError(st.ExecContext(ctx, long)) })
+		}},
+	} {
+		for _, secure := range []bool{false, true} {
+			for _, active := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/tls=%v/active=%v", name, secure, active), func(t *testing.T) {
+					cancelBlocked(t, c.before, secure, active, c.run)
+				})
+			}
+		}
+	}
+}
+
+// cancelBlocked cancels a request of which the server takes the first byte only.
+func cancelBlocked(t *testing.T, before pgfake.Script, secure, active bool, f func(ctx context.Context, s *session) error) {
+	const limit = 10 * time.Second
+	begun := make(chan struct{})
+	first := func(c *pgfake.Session) error {
+		_, err := c.Conn.Read(make([]byte, 1))
+		close(begun)
+		return err
+	}
+	scripts, parameters := []pgfake.Script{slices.Concat(pgfake.Script{pgfake.Greet()}, before, pgfake.Script{first, pgfake.Hang()})}, ""
+	if secure {
+		tls := pgfake.StartTLS(fakeTLS(t, nil))
+		scripts[0] = slices.Insert(scripts[0], 0, tls)
+		scripts = append(scripts, pgfake.Script{tls, pgfake.Startup()}) // for cancel requests
+		parameters = " sslmode=require"
+	}
+	s := take(t, open(t, pgfake.Start(t, scripts...).DSN()+parameters, cancelTimeout(300*time.Millisecond)))
+	if active {
+		s.pc.Activate()
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
+	done := async(t, func() error { return f(ctx, s) })
+	recv(t, begun)
+	cancel()
+	began := time.Now()
+	err := recv(t, done)
+	if took := time.Since(began); took > limit {
+		t.Errorf("it took %v", took)
+	}
+	if !errors.Is(err, context.Canceled) || errors.Is(err, driver.ErrBadConn) {
+		t.Errorf("got %v", err)
+	}
+	wantEnd(t, s, false)
+}
+
 // A hole is a network that swallows everything from a moment on.
 type hole struct {
 	once   sync.Once
@@ -523,6 +590,19 @@ var swallowedRequests = map[string]swallowed{
 		_, err := tx.PrepareContext(ctx, "copy pg_temp.t from stdin")
 		return err
 	})},
+	"end of COPY": {ready: func(t *testing.T, ctx context.Context, _ *sql.DB, s *session) func() error {
+		mustExec(t, s, "create temp table swallowed (a text)")
+		tx, err := s.BeginTx(ctx, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := tx.PrepareContext(ctx, "copy swallowed from stdin")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { st.Close() })
+		return func() error { return execError(st.ExecContext(ctx)) }
+	}},
 	"conn.Close": {quiet: true, ready: onSession(func(_ context.Context, _ *sql.DB, s *session) error { return s.Close() })},
 	"db.Close":   {quiet: true, ready: onSession(func(_ context.Context, db *sql.DB, _ *session) error { return db.Close() })},
 	"conn.Close and db.Close": {quiet: true, ready: onSession(func(_ context.Context, db *sql.DB, s *session) error {
