@@ -252,6 +252,33 @@ func TestErrorAndThenTheEnd(t *testing.T) {
 	}
 }
 
+// D15: the same over each way to a real server.
+func TestErrorAndThenTheEndEachWay(t *testing.T) {
+	eachRig(t, func(t *testing.T, newRig func(...func(*pgnotify.Config)) *rig) {
+		var socket watchedSocket
+		r := newRig(socket.option)
+		for _, reset := range []bool{false, true} {
+			r.fresh(t)
+			s := take(t, r.db)
+			_, err := s.ExecContext(testContext(t), "select 1/0")
+			if serverError(t, err).Code != "22012" || pgnotify.IsDisconnect(err) {
+				t.Errorf("%v", err)
+			}
+			s.Close()
+			r.proxy.Cut(reset)
+			until(t, "the end has arrived", func() bool {
+				return s.pc.TransactionStatus() == pgnotify.TransactionUnknown || !r.active && socket.readable()
+			})
+			for range 3 {
+				mustExec(t, r.db, "select 1")
+			}
+			if r.more() != 1 {
+				t.Errorf("%d more sessions", r.more())
+			}
+		}
+	})
+}
+
 // D15: the same without a ReadyForQuery in between.
 func TestErrorAndThenTheEndOfTheAnswer(t *testing.T) {
 	t.Parallel()
