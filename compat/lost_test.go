@@ -75,7 +75,7 @@ var lostCases = []lostCase{
 }
 
 // D13, promise 1: one Exec of an INSERT, of which each execution succeeds and
-// each answer is lost, leaves one row with pgnotify, and three with others.
+// each answer is lost, leaves one row with pgnotify, and up to three with others.
 func TestLostAnswer(t *testing.T) {
 	t.Parallel()
 	var text strings.Builder

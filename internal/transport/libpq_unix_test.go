@@ -84,8 +84,8 @@ func homes() (usual, odd []home) {
 	return usual, odd
 }
 
-// TestSameAsLibpq compares the agreement about TLS with psql's, against a real
-// server. It cannot be parallel: it sets HOME.
+// TestSameAsLibpq is C10: it compares the agreement about TLS with psql's, against
+// a real server. It cannot be parallel: it sets HOME.
 func TestSameAsLibpq(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts PostgreSQL servers; skipped by -short")

@@ -57,7 +57,7 @@ func TestFallsBackFrom(t *testing.T) {
 	}
 }
 
-// TestRouteAgain connects by the route that a connection has agreed on, as a
+// TestRouteAgain is K12: it connects by the route that a connection has agreed on, as a
 // cancel request does.
 func TestRouteAgain(t *testing.T) {
 	t.Parallel()
@@ -79,7 +79,7 @@ func TestRouteAgain(t *testing.T) {
 	}
 }
 
-// TestRouteKeepsTLS checks that what was agreed is not given up the next time.
+// TestRouteKeepsTLS is K12: it checks that what was agreed is not given up the next time.
 func TestRouteKeepsTLS(t *testing.T) {
 	t.Parallel()
 	good := speakTLS(serverConfig(certs().good), nil)
