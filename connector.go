@@ -55,9 +55,10 @@ type Config struct {
 	// queries with arguments. It has no effect yet.
 	StatementCacheSize int
 
-	// BeforeConnect is called before each attempt to connect, with a copy of the
-	// Config for that attempt: Host, Hostaddr and Port are those of the server to
-	// be tried, Multi is empty. It may change the copy, for example set a fresh
+	// BeforeConnect is called before each host is tried, in each pass over the
+	// list, with a copy of the Config for that attempt: Host, Hostaddr and Port are
+	// those of the host, Multi is empty. The addresses of its name, and the
+	// fallbacks of sslmode, are tried with the same copy. It may change the copy, for example set a fresh
 	// password; what it does to the fields from KeepAlive on, and to
 	// TargetSessionAttrs and LoadBalanceHosts, is ignored. It has connect_timeout
 	// for itself. Its error ends Connect.
