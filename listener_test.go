@@ -3,6 +3,7 @@ package pgnotify_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -68,12 +69,18 @@ func (r *recorder) await(t testing.TB, kind pgnotify.ListenerEventKind, n int) p
 // listen returns a Listener that is closed when the test ends, and its events.
 func listen(t testing.TB, dsn string, options ...func(*pgnotify.ListenerConfig)) (*pgnotify.Listener, *recorder) {
 	t.Helper()
+	return listenBy(t, connector(t, dsn), options...)
+}
+
+// listenBy is listen with a connector of the test's own.
+func listenBy(t testing.TB, c driver.Connector, options ...func(*pgnotify.ListenerConfig)) (*pgnotify.Listener, *recorder) {
+	t.Helper()
 	events := newRecorder()
 	config := pgnotify.ListenerConfig{OnEvent: events.record, Logger: quiet}
 	for _, o := range options {
 		o(&config)
 	}
-	l, err := pgnotify.NewListener(connector(t, dsn), &config)
+	l, err := pgnotify.NewListener(c, &config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +91,12 @@ func listen(t testing.TB, dsn string, options ...func(*pgnotify.ListenerConfig))
 // subscribe subscribes until the test ends.
 func subscribe(t testing.TB, l *pgnotify.Listener, channels ...string) *pgnotify.Subscription {
 	t.Helper()
-	sub, err := l.Subscribe(testContext(t), channels...)
+	return subscribeWith(t, l, pgnotify.SubscriptionConfig{Channels: channels})
+}
+
+func subscribeWith(t testing.TB, l *pgnotify.Listener, config pgnotify.SubscriptionConfig) *pgnotify.Subscription {
+	t.Helper()
+	sub, err := l.SubscribeConfig(testContext(t), config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,10 +200,7 @@ func TestListenerOverflow(t *testing.T) {
 	channel := uniqueName("a")
 	const sent = 20_000
 	slow := subscribe(t, l, channel)
-	fast, err := l.SubscribeConfig(testContext(t), pgnotify.SubscriptionConfig{Channels: []string{channel}, QueueSize: sent + 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	fast := subscribeWith(t, l, pgnotify.SubscriptionConfig{Channels: []string{channel}, QueueSize: sent + 1})
 	mustExec(t, db, "select pg_notify($1, i::text) from generate_series(1, $2) i", channel, sent)
 	for i := range sent {
 		if e := event(t, fast); e.Gap != nil || e.Payload != fmt.Sprint(i+1) {

@@ -1,0 +1,328 @@
+package pgnotify_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pgnotify/pgnotify"
+)
+
+// L3: the session lives, but does not listen any more.
+func TestListenThatGotLost(t *testing.T) {
+	eachListener(t, func(t *testing.T, db *sql.DB, dsn string) {
+		sessions := make(chan *pgnotify.Conn, 1)
+		c := connector(t, dsn, func(c *pgnotify.Config) {
+			c.OnConnect = func(_ context.Context, conn *pgnotify.Conn) error { sessions <- conn; return nil }
+		})
+		l, events := listenBy(t, c, func(c *pgnotify.ListenerConfig) { c.Heartbeat = 20 * time.Millisecond })
+		a, b := uniqueName("a"), uniqueName("b")
+		sub, other := subscribe(t, l, a, b), subscribe(t, l, b)
+		conn := <-sessions
+		if err := conn.Unlisten(testContext(t), a); err != nil {
+			t.Fatal(err)
+		}
+		events.await(t, pgnotify.ListenerGap, 1)
+		notify(t, db, a, "1")
+		if gap := event(t, sub).Gap; gap == nil || gap.Cause != pgnotify.GapListenLost {
+			t.Errorf("%+v", gap)
+		}
+		if e := event(t, sub); e.Payload != "1" {
+			t.Errorf("%+v", e)
+		}
+		if err := conn.Unlisten(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		events.await(t, pgnotify.ListenerGap, 2)
+		notify(t, db, b, "2")
+		for _, s := range []*pgnotify.Subscription{sub, other} { // one gap, also for two channels
+			if gap := event(t, s).Gap; gap == nil || gap.Cause != pgnotify.GapListenLost {
+				t.Errorf("%+v", gap)
+			}
+			if e := event(t, s); e.Payload != "2" {
+				t.Errorf("%+v", e)
+			}
+		}
+		if lost := events.all(pgnotify.ListenerDisconnected); len(lost) > 0 {
+			t.Errorf("%v", lost)
+		}
+	})
+}
+
+// L9: CatchUp is called at the start and for a gap, again while it fails, and what
+// comes meanwhile waits behind it.
+func TestCatchUp(t *testing.T) {
+	eachListener(t, func(t *testing.T, db *sql.DB, dsn string) {
+		l, events := listen(t, dsn, quickRetries)
+		channel := uniqueName("a")
+		calls := make(chan pgnotify.Gap)
+		answers := make(chan error)
+		sub := subscribeWith(t, l, pgnotify.SubscriptionConfig{
+			Channels: []string{channel},
+			CatchUp: func(ctx context.Context, gap pgnotify.Gap) error {
+				calls <- gap
+				return <-answers
+			},
+		})
+		catchUp := func(cause pgnotify.GapCause) {
+			t.Helper()
+			for _, err := range []error{errors.New("no"), errors.New("not yet"), nil} {
+				if gap := <-calls; gap.Cause != cause {
+					t.Errorf("%v, want %v", gap, cause)
+				}
+				notify(t, db, channel, fmt.Sprint(err))
+				select {
+				case e := <-sub.Events():
+					t.Errorf("%+v before CatchUp has succeeded", e)
+				default:
+				}
+				answers <- err
+			}
+			for _, want := range []string{"no", "not yet", "<nil>"} {
+				if e := event(t, sub); e.Payload != want || e.Gap != nil {
+					t.Errorf("%+v, want %s", e, want)
+				}
+			}
+		}
+		catchUp(pgnotify.GapSubscribed)
+		terminate(t, db, events.await(t, pgnotify.ListenerConnected, 1).PID)
+		events.await(t, pgnotify.ListenerConnected, 2)
+		catchUp(pgnotify.GapReconnect)
+	})
+}
+
+// A CatchUp may close its subscription and its Listener, and panic.
+func TestCatchUpThatEndsIt(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(l *pgnotify.Listener, ctx context.Context){
+		"Listener": func(l *pgnotify.Listener, _ context.Context) { l.Close() },
+		"blocked": func(l *pgnotify.Listener, ctx context.Context) {
+			go l.Close()
+			<-ctx.Done()
+		},
+		"panic": func(l *pgnotify.Listener, _ context.Context) { panic("no") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, _ := listen(t, dsn(t), quickRetries)
+			var calls atomic.Int32
+			sub := subscribeWith(t, l, pgnotify.SubscriptionConfig{
+				Channels: []string{uniqueName("a")},
+				CatchUp: func(ctx context.Context, _ pgnotify.Gap) error {
+					if calls.Add(1) > 1 {
+						l.Close()
+					} else {
+						end(l, ctx)
+					}
+					return nil
+				},
+			})
+			if _, ok := <-sub.Events(); ok || sub.Err() != pgnotify.ErrClosed {
+				t.Errorf("open %v, %v", ok, sub.Err())
+			}
+			if n := calls.Load(); n != 1 && name != "panic" || n > 2 {
+				t.Errorf("%d calls", n)
+			}
+		})
+	}
+}
+
+// L17: a consumer that never reads holds up nobody.
+func TestConsumerThatNeverReads(t *testing.T) {
+	t.Parallel()
+	const sent = 100_000
+	db := open(t, dsn(t))
+	l, _ := listen(t, dsn(t))
+	channel := uniqueName("a")
+	never := subscribe(t, l, channel)
+	fast := subscribeWith(t, l, pgnotify.SubscriptionConfig{Channels: []string{channel}, QueueSize: sent + 1})
+	mustExec(t, db, "select pg_notify($1, i::text) from generate_series(1, $2) i", channel, sent)
+	for i := range sent {
+		if e := event(t, fast); e.Payload != fmt.Sprint(i+1) {
+			t.Fatalf("%+v, want %d", e, i+1)
+		}
+	}
+	if _, err := l.Ping(testContext(t)); err != nil {
+		t.Error(err)
+	}
+	subscribe(t, l, uniqueName("b")).Close()
+	seen, dropped := 0, 0
+	for seen+dropped < sent {
+		if e := event(t, never); e.Gap != nil {
+			dropped += int(e.Gap.Dropped)
+		} else {
+			seen++
+		}
+	}
+	if seen != 1023 || seen+dropped != sent {
+		t.Errorf("%d seen and %d dropped of %d", seen, dropped, sent)
+	}
+	mustExec(t, db, "select pg_notify($1, i::text) from generate_series(1, 2000) i", channel)
+	if err := l.Close(); err != nil { // with two full queues
+		t.Error(err)
+	}
+}
+
+func TestOverflowDropOldest(t *testing.T) {
+	t.Parallel()
+	const sent = 1000
+	db := open(t, dsn(t))
+	l, _ := listen(t, dsn(t))
+	channel, other := uniqueName("a"), uniqueName("b")
+	sub := subscribeWith(t, l, pgnotify.SubscriptionConfig{Channels: []string{channel}, QueueSize: 10, Overflow: pgnotify.OverflowDropOldest})
+	after := subscribe(t, l, other)
+	mustExec(t, db, "select pg_notify($1, i::text) from generate_series(1, $2) i", channel, sent)
+	notify(t, db, other, "all are there")
+	event(t, after)
+	e := event(t, sub)
+	if e.Gap == nil || e.Gap.Cause != pgnotify.GapOverflow {
+		t.Fatalf("%+v", e)
+	}
+	next := int(e.Gap.Dropped) + 1
+	for ; next <= sent; next++ {
+		if e := event(t, sub); e.Payload != fmt.Sprint(next) {
+			t.Fatalf("%+v, want %d", e, next)
+		}
+	}
+}
+
+func TestOverflowDisconnect(t *testing.T) {
+	t.Parallel()
+	db := open(t, dsn(t))
+	l, events := listen(t, dsn(t))
+	channel := uniqueName("a")
+	sub := subscribeWith(t, l, pgnotify.SubscriptionConfig{Channels: []string{channel}, QueueSize: 10, Overflow: pgnotify.OverflowDisconnect})
+	mustExec(t, db, "select pg_notify($1, i::text) from generate_series(1, 100) i", channel)
+	events.await(t, pgnotify.ListenerSlowConsumer, 1)
+	seen := 0
+	for n, err := range sub.All(testContext(t)) {
+		if err != nil {
+			if !errors.Is(err, pgnotify.ErrSlowConsumer) {
+				t.Error(err)
+			}
+			break
+		}
+		if seen++; n.Payload != fmt.Sprint(seen) {
+			t.Errorf("%+v, want %d", n, seen)
+		}
+	}
+	if seen != 9 || sub.Err() != pgnotify.ErrSlowConsumer {
+		t.Errorf("%d seen, %v", seen, sub.Err())
+	}
+	if health, err := l.Ping(testContext(t)); err != nil || health.Channels != 0 {
+		t.Errorf("%+v, %v", health, err)
+	}
+}
+
+func TestSubscriptionAll(t *testing.T) {
+	eachListener(t, func(t *testing.T, db *sql.DB, dsn string) {
+		l, events := listen(t, dsn)
+		channel := uniqueName("a")
+		sub := subscribe(t, l, channel)
+		notify(t, db, channel, "1", "2", "3")
+		for n, err := range sub.All(testContext(t)) {
+			if err != nil || n.Payload != "1" {
+				t.Errorf("%v, %v", n, err)
+			}
+			break // loses nothing
+		}
+		terminate(t, db, events.await(t, pgnotify.ListenerConnected, 1).PID)
+		events.await(t, pgnotify.ListenerConnected, 2)
+		notify(t, db, channel, "4")
+		ctx, cancel := context.WithCancel(testContext(t))
+		defer cancel()
+		var got []string
+		for n, err := range sub.All(ctx) {
+			gap, isGap := asError[*pgnotify.GapError](err)
+			switch {
+			case isGap:
+				got = append(got, gap.Gap.Cause.String())
+			case err != nil:
+				if !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+			default:
+				if got = append(got, n.Payload); n.Payload == "4" {
+					cancel()
+				}
+			}
+		}
+		if want := fmt.Sprint([]string{"2", "3", pgnotify.GapReconnect.String(), "4"}); fmt.Sprint(got) != want {
+			t.Errorf("%v, want %v", got, want)
+		}
+		sub.Close()
+		for _, err := range sub.All(testContext(t)) {
+			if !errors.Is(err, pgnotify.ErrClosed) {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestSubscriptionWake(t *testing.T) {
+	eachListener(t, func(t *testing.T, db *sql.DB, dsn string) {
+		l, events := listen(t, dsn)
+		channel := uniqueName("a")
+		sub := subscribe(t, l, channel)
+		ctx := testContext(t)
+		wake := func(maxWait time.Duration) error {
+			t.Helper()
+			start := time.Now()
+			err := sub.Wake(ctx, maxWait)
+			if waited := time.Since(start); err == nil && maxWait < time.Second && waited < maxWait && len(sub.Events()) == 0 {
+				t.Logf("woken after %v of %v", waited, maxWait)
+			}
+			return err
+		}
+		if err := wake(time.Millisecond); err != nil { // the timer
+			t.Error(err)
+		}
+		mustExec(t, db, "select pg_notify($1, i::text) from generate_series(1, 100) i", channel)
+		for l.Stats().Queued < 100 {
+			time.Sleep(time.Millisecond)
+		}
+		if err := wake(time.Hour); err != nil {
+			t.Error(err)
+		}
+		if n := len(sub.Events()); n != 0 {
+			t.Errorf("%d are left of a burst", n)
+		}
+		go func() { _ = pgnotify.Notify(ctx, db, channel, "x") }()
+		if err := wake(time.Hour); err != nil {
+			t.Error(err)
+		}
+		terminate(t, db, events.await(t, pgnotify.ListenerConnected, 1).PID)
+		if err := wake(time.Hour); err != nil { // the gap
+			t.Error(err)
+		}
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		if err := sub.Wake(ended, time.Hour); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		go sub.Close()
+		if err := wake(time.Hour); !errors.Is(err, pgnotify.ErrClosed) {
+			t.Error(err)
+		}
+	})
+}
+
+// The probe of a session that hears.
+func TestDeliveryProbe(t *testing.T) {
+	eachListener(t, func(t *testing.T, db *sql.DB, dsn string) {
+		l, _ := listen(t, dsn, func(c *pgnotify.ListenerConfig) { c.DeliveryProbe = true })
+		channel := uniqueName("a")
+		sub := subscribe(t, l, channel)
+		notify(t, db, channel, "x")
+		if e := event(t, sub); e.Payload != "x" {
+			t.Errorf("%+v", e)
+		}
+		if health, err := l.Ping(testContext(t)); err != nil || health.Channels != 1 {
+			t.Errorf("%+v, %v", health, err)
+		}
+	})
+}
