@@ -290,9 +290,7 @@ func TestChannelThatTheServerRefuses(t *testing.T) {
 			}
 		})
 	}
-	for l.Stats().Subscriptions < 20 { // all at once
-		time.Sleep(time.Millisecond)
-	}
+	until(t, "all subscribe at once", func() bool { return l.Stats().Subscriptions == 20 })
 	down.Store(false)
 	all.Wait()
 }

@@ -22,6 +22,7 @@ func (l *Listener) run(ctx context.Context) {
 		k, err := l.connect(ctx)
 		if err == nil {
 			err = k.why(l.serve(ctx, k))
+			k.close()
 		}
 		if ctx.Err() != nil {
 			return
@@ -111,9 +112,8 @@ func (l *Listener) whyNoSession() error {
 	return fmt.Errorf("the listener has no session: %w", l.last)
 }
 
-// serve does on a session what there is to do until it is lost, or given up.
+// serve does on a session what there is to do, until it is lost or to be given up.
 func (l *Listener) serve(ctx context.Context, k *link) error {
-	defer k.close()
 	if err := l.probe(ctx, k); err != nil {
 		return err
 	}

@@ -1,0 +1,167 @@
+//go:build unix
+
+package pgnotify_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pgnotify/pgnotify"
+)
+
+// startPgBouncer starts a PgBouncer in front of the test's server and returns a DSN
+// to reach it by.
+func startPgBouncer(t *testing.T, mode string) string {
+	t.Helper()
+	program, err := exec.LookPath("pgbouncer")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("no PgBouncer: %v", err)
+		}
+		t.Skipf("no PgBouncer: %v", err)
+	}
+	config, err := pgnotify.ParseConfig(dsn(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder, err := os.MkdirTemp("", "pgnotify-pgbouncer-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	port := freePort(t)
+	target := fmt.Sprintf("host=%s port=%d user=%s", config.Host, config.Port, config.User)
+	if config.Password != "" {
+		target += " password='" + strings.ReplaceAll(config.Password, "'", "''") + "'"
+	}
+	settings := fmt.Sprintf(`[databases]
+* = %s
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %d
+unix_socket_dir =
+auth_type = any
+pool_mode = %s
+default_pool_size = 2
+ignore_startup_parameters = extra_float_digits
+`, target, port, mode)
+	file := filepath.Join(folder, "pgbouncer.ini")
+	if err := os.WriteFile(file, []byte(settings), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, file)
+	if os.Getuid() == 0 { // which PgBouncer refuses to be
+		if err := os.Chmod(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("PgBouncer said:\n%s", log.String())
+		}
+	})
+	awaitPort(t, port)
+	return fmt.Sprintf("host=127.0.0.1 port=%d user=%s dbname=%s sslmode=disable", port, config.User, config.Database)
+}
+
+// nobody is the user and the group of who needs no rights.
+const nobody = 65534
+
+// freePort returns a port that was free a moment ago.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func awaitPort(t *testing.T, port int) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			c.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func probing(c *pgnotify.ListenerConfig) { c.DeliveryProbe = true }
+
+func TestPoolerInSessionMode(t *testing.T) {
+	t.Parallel()
+	db := open(t, dsn(t))
+	l, _ := listen(t, startPgBouncer(t, "session"), probing)
+	channel := uniqueName("a")
+	sub := subscribe(t, l, channel)
+	notify(t, db, channel, "x")
+	if e := event(t, sub); e.Payload != "x" {
+		t.Errorf("%+v", e)
+	}
+}
+
+// L16: the probe tells that notifications will not arrive.
+func TestPoolerInTransactionMode(t *testing.T) {
+	t.Parallel()
+	l, events := listen(t, startPgBouncer(t, "transaction"), probing, func(c *pgnotify.ListenerConfig) {
+		c.HeartbeatTimeout = 200 * time.Millisecond
+	})
+	e := events.await(t, pgnotify.ListenerReconnecting, 1)
+	if !errors.Is(e.Err, pgnotify.ErrNotSupported) {
+		t.Errorf("%v", e)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := l.Subscribe(ctx, uniqueName("a")); !errors.Is(err, pgnotify.ErrNotSupported) {
+		t.Error(err)
+	}
+}
+
+// L3: behind a pooler the session comes to another process of the server, which
+// does not listen. The heartbeat finds out.
+func TestPoolerSwapsTheProcess(t *testing.T) {
+	t.Parallel()
+	pooler := startPgBouncer(t, "transaction")
+	l, events := listen(t, pooler, func(c *pgnotify.ListenerConfig) { c.Heartbeat = 20 * time.Millisecond })
+	sub := subscribe(t, l, uniqueName("a"))
+	for range 3 { // heartbeats know the process
+		if _, err := l.Ping(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tx, err := open(t, pooler).BeginTx(testContext(t), nil) // takes it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	if gap := events.await(t, pgnotify.ListenerGap, 1).Gap; gap.Cause != pgnotify.GapListenLost {
+		t.Errorf("%v", gap)
+	}
+	if gap := event(t, sub).Gap; gap == nil || gap.Cause != pgnotify.GapListenLost {
+		t.Errorf("%v", gap)
+	}
+}
