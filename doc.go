@@ -72,6 +72,27 @@
 // statement; it does so afterwards. A LISTEN or a NOTIFY within a transaction
 // takes effect with its commit.
 //
+// # The Listener
+//
+// A [Listener] is a session of its own that reconnects, and serves any number of
+// subscribers:
+//
+//	l, err := pgnotify.NewListener(connector, nil)
+//	sub, err := l.Subscribe(ctx, "orders", "prices")
+//	for n, err := range sub.All(ctx) {
+//		var gap *pgnotify.GapError
+//		if errors.As(err, &gap) {
+//			... // look at the tables again
+//		}
+//		...
+//	}
+//
+// A [Gap] stands in a subscriber's stream wherever something may be missing: after
+// a reconnect, and where the subscriber's queue was full. With
+// [SubscriptionConfig].CatchUp, a function is called in its place. [Subscription.Wake]
+// is for workers that only need to be woken. The page docs/listener.md has the
+// states, the loss model, and what NOTIFY costs.
+//
 // # Transactions
 //
 // [InTx] commits when its function returns nil, and rolls back when it returns an
@@ -166,7 +187,8 @@
 // # Debugging
 //
 // Config.Logger, or else [slog.Default], gets what has no other place to go: the
-// panics of handlers, and notices that were dropped. No statement and no
+// panics of handlers, and notices that were dropped. ListenerConfig.Logger gets what
+// happens to a [Listener]. No statement and no
 // password is logged. [Conn.PID] is the session's pid in pg_stat_activity, and
 // application_name there is the program's name if the DSN does not say
 // otherwise.
@@ -179,7 +201,7 @@
 // not supported. Channel names have at most [MaxChannelName] bytes and payloads
 // [MaxPayload], as the server has it. Behind a pooler that shares server
 // sessions between transactions, such as PgBouncer in transaction mode, LISTEN
-// does not work, with any driver. Server errors above 30,000 bytes are
+// does not work, with any driver; [ListenerConfig].DeliveryProbe finds out. Server errors above 30,000 bytes are
 // shortened, because lib/pq cannot read them. In a database with the encoding
 // SQL_ASCII, the server refuses to send text that is not valid UTF-8, payloads
 // included, and ends the session (22021); after SET client_encoding = 'SQL_ASCII'

@@ -147,10 +147,11 @@ func (s *session) Notifications(items []wire.Notification) (spare []wire.Notific
 }
 
 // enqueue queues an event for the handlers. While a request is under way the
-// reader may wait for them, as it would for rows: nothing else comes meanwhile.
+// reader may wait for them, as it would for rows: nothing else comes meanwhile. A
+// Listener's never waits.
 func (h *hearing) enqueue(e event) {
 	var patience time.Duration
-	if h.s.wire.Busy() {
+	if h.s.wire.Busy() && h.s.feed.Load() == nil {
 		patience = handlerPatience
 	}
 	if !h.events.Put(e, patience) && h.events.Dropped() == 1 {

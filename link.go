@@ -56,7 +56,7 @@ func (l *Listener) connect(ctx context.Context) (*link, error) {
 
 // boundConnect bounds an attempt to connect, unless the connector does.
 func (l *Listener) boundConnect(ctx context.Context) (context.Context, context.CancelFunc) {
-	hosts := 1
+	hosts := 3 // as many as a connector that cannot be looked into may have
 	if c, ok := l.connector.(*Connector); ok {
 		if c.config.ConnectTimeout > 0 {
 			return context.WithCancel(ctx)

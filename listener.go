@@ -92,10 +92,12 @@ func (c *ListenerConfig) withDefaults() (ListenerConfig, error) {
 type Listener struct {
 	connector driver.Connector
 	config    ListenerConfig
-	events    *dispatch.Queue[ListenerEvent] // for OnEvent
+	events    *dispatch.Queue[ListenerEvent] // for handle
 	stop      context.CancelFunc             // ends run
 	stopped   chan struct{}                  // closed when run has ended
 	wake      chan struct{}                  // has a token when run has something to do
+
+	droppedEvents uint64 // that handle has told of; for handle only
 
 	mu       sync.Mutex          // guards the fields below, and the state of subscriptions
 	link     *link               // the session; nil while there is none

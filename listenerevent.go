@@ -1,7 +1,6 @@
 package pgnotify
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -121,14 +120,18 @@ func (l *Listener) tell(e ListenerEvent) {
 	e.Time = time.Now()
 	if e.Kind == ListenerClosed {
 		l.events.PutLast(e)
-	} else if !l.events.Put(e, 0) && l.events.Dropped() == 1 {
-		l.config.Logger.Warn("pgnotify: OnEvent does not keep up; events of the listener are dropped")
+	} else {
+		l.events.Put(e, 0)
 	}
 }
 
 // handle logs an event and calls OnEvent.
 func (l *Listener) handle(e ListenerEvent) {
-	l.config.Logger.LogAttrs(context.Background(), e.level(), "pgnotify: listener: "+e.Kind.String(), e.attrs()...)
+	if dropped := l.events.Dropped(); dropped > l.droppedEvents {
+		l.config.Logger.Warn("pgnotify: OnEvent does not keep up", "dropped events", dropped-l.droppedEvents)
+		l.droppedEvents = dropped
+	}
+	l.config.Logger.LogAttrs(background, e.level(), "pgnotify: listener: "+e.Kind.String(), e.attrs()...)
 	if l.config.OnEvent == nil {
 		return
 	}

@@ -33,7 +33,7 @@ import (
 	%s
 )
 
-func _(ctx context.Context, db *sql.DB, conn *sql.Conn, pc *pgnotify.Conn, dsn, id string, jobs chan string, poll func(fd uintptr), lead func(context.Context) error) error {
+func _(ctx context.Context, db *sql.DB, conn *sql.Conn, pc *pgnotify.Conn, dsn, id string, jobs chan string, poll func(fd uintptr), lead, reload, takeJobs func(context.Context) error, connector *pgnotify.Connector, l *pgnotify.Listener, sub *pgnotify.Subscription) error {
 	{
 %s
 	}
@@ -46,7 +46,7 @@ var goBlock = regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
 func TestSnippetsCompile(t *testing.T) {
 	t.Parallel()
 	check := newChecker(t)
-	for _, page := range []string{"../README.md", "psycopg.md", "disconnection.md"} {
+	for _, page := range []string{"../README.md", "psycopg.md", "disconnection.md", "listener.md"} {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
