@@ -146,13 +146,13 @@ func TestReadableIsNotTheEnd(t *testing.T) {
 	}
 }
 
-// D4: a server with real sessions in a pool is reloaded, and sends notices and
-// notifications.
+// D4: a server with real sessions in a pool is reloaded, and tells them of a
+// parameter.
 func TestReloadIsNotTheEnd(t *testing.T) {
 	t.Parallel()
 	s := ownServer(t)
 	admin := open(t, s.DSN())
-	for i, m := range socketModes(s) {
+	for i, m := range s.modes() {
 		for _, active := range []bool{false, true} {
 			w := newObserved(t, m.dsn, active)
 			w.db.SetMaxOpenConns(1)

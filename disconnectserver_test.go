@@ -27,8 +27,9 @@ func awaitArrival(t testing.TB, s *session) {
 	until(t, "something has arrived", func() bool { return fdwatch.Readable(socket) })
 }
 
-// ownServer starts a server that a test may stop and break. It ends with the test.
-func ownServer(t testing.TB) *pgserver.Server {
+// ownServer starts a server that a test may stop and break, with all the ways to
+// reach it that the tests' server has. It ends with the test.
+func ownServer(t testing.TB) *testServer {
 	t.Helper()
 	like := ours(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
@@ -41,25 +42,21 @@ func ownServer(t testing.TB) *pgserver.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ts := &testServer{Server: s, dsn: s.DSN()}
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
+		if err := ts.Close(); err != nil {
 			t.Error(err)
 		}
+		os.RemoveAll(ts.folder)
 	})
-	return s
-}
-
-// socketModes returns TCP and, where it can be reached, the unix socket.
-func socketModes(s *pgserver.Server) []mode {
-	list := []mode{{"tcp", s.DSN()}}
-	if dir := s.SocketDir(); dir != "" {
-		list = append(list, mode{"unix", s.DSN() + " host=" + dir})
+	if err := ts.equip(ctx); err != nil {
+		t.Fatal(err)
 	}
-	return list
+	return ts
 }
 
 // restart has the server accept sessions again, with new processes.
-func restart(t testing.TB, s *pgserver.Server, how pgserver.StopMode) {
+func restart(t testing.TB, s *testServer, how pgserver.StopMode) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -68,7 +65,7 @@ func restart(t testing.TB, s *pgserver.Server, how pgserver.StopMode) {
 	}
 }
 
-// D3: the whole server ends. Idle and busy sessions tell why.
+// D3: the whole server ends. Idle and busy sessions tell why, in each way.
 func TestServerStops(t *testing.T) {
 	t.Parallel()
 	s := ownServer(t)
@@ -98,7 +95,7 @@ func TestServerStops(t *testing.T) {
 			var idle, busy, inTx []*observed
 			var answers []<-chan error
 			var txs []*sql.Tx
-			for _, m := range socketModes(s) {
+			for _, m := range s.modes() {
 				for _, active := range []bool{false, true} {
 					idle = append(idle, newObserved(t, m.dsn, active))
 					w := newObserved(t, m.dsn, active)
@@ -154,7 +151,7 @@ func TestRestartWithIdleSessions(t *testing.T) {
 	const idle, queries, workers = 50, 1000, 8
 	s := ownServer(t)
 	for _, how := range []pgserver.StopMode{pgserver.Fast, pgserver.Immediate} {
-		for _, m := range socketModes(s) {
+		for _, m := range s.modes() {
 			for _, active := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%v/%s/active=%v", how, m.name, active), func(t *testing.T) {
 					ended := make(chan farewell, 1000)

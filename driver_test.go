@@ -314,9 +314,10 @@ func keyPEM(key *ecdsa.PrivateKey) string {
 // A mode is a way to reach the server.
 type mode struct{ name, dsn string }
 
-// modes returns TCP, TLS and the unix socket, as far as the server has them.
-func modes(t testing.TB) []mode {
-	s := server(t)
+// modes returns TCP, TLS and the unix socket, as far as the tests' server has them.
+func modes(t testing.TB) []mode { return server(t).modes() }
+
+func (s *testServer) modes() []mode {
 	if s.Server == nil {
 		return []mode{{"dsn", s.dsn}}
 	}
