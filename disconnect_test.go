@@ -146,14 +146,15 @@ func eachObserved(t *testing.T, f func(t *testing.T, admin *sql.DB, newObserved 
 	}
 }
 
-// wantSoon checks how long things took that should take less than 50 ms. The
-// bound is wide, for a machine that is busy with other tests.
+// wantSoon checks how long things took that should take less than 50 ms. On a
+// machine that is busy with other tests not all do; but what looks only now and
+// then, or waits, never does.
 func wantSoon(t *testing.T, took []time.Duration) {
 	t.Helper()
 	slices.Sort(took)
-	middle := took[len(took)/2]
-	t.Logf("seen after %v (median of %d, at most %v)", middle, len(took), took[len(took)-1])
-	if middle > time.Second {
+	least, middle := took[0], took[len(took)/2]
+	t.Logf("seen after %v (median of %d, %v to %v)", middle, len(took), least, took[len(took)-1])
+	if least > 50*time.Millisecond || middle > time.Second {
 		t.Errorf("seen after %v", took)
 	}
 }
