@@ -15,6 +15,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/pgnotify/pgnotify"
+	"github.com/pgnotify/pgnotify/internal/pgfake"
 )
 
 // A collector gathers what a handler was called with.
@@ -330,7 +331,7 @@ func TestLocalisedSeverity(t *testing.T) {
 		localised = localised || list[0].Severity != "WARNING"
 	}
 	if !localised {
-		t.Log("the server has no messages in another language; see TestLevelComesFromTheNonLocalisedSeverity")
+		t.Log("the server has no messages in another language; see TestSeverityOfAServerInAnotherLanguage")
 	}
 }
 
@@ -354,6 +355,35 @@ func TestLevelComesFromTheNonLocalisedSeverity(t *testing.T) {
 			t.Errorf("%q, %q: %v, want %v", c.localised, c.severity, got, c.want)
 		}
 	}
+}
+
+// M7: the severity for programs decides, not the one for people, which may be in
+// any language: of a notice its level, of an error whether the session is lost.
+func TestSeverityOfAServerInAnotherLanguage(t *testing.T) {
+	t.Parallel()
+	report := func(typ byte, localised, severity, code string) []byte {
+		return pgfake.Frame(typ, "S"+localised+"\x00V"+severity+"\x00C"+code+"\x00Mgrüß Gott\x00\x00")
+	}
+	server := pgfake.Start(t, pgfake.Script{pgfake.Greet(),
+		pgfake.Await('Q'), pgfake.Send(report('N', "WARNUNG", "WARNING", "01000"), report('N', "WARNING", "DEBUG", "00000"),
+			pgfake.Complete("SELECT 0"), pgfake.Ready('I')),
+		pgfake.Await('Q'), pgfake.Send(report('E', "FEHLER", "ERROR", "22012"), pgfake.Ready('I')),
+		pgfake.Await('Q'), pgfake.Send(report('E', "致命的エラー", "FATAL", "57P01"))})
+	s := take(t, open(t, server.DSN()))
+	var got collector[*pgnotify.Notice]
+	s.pc.AddNoticeHandler(func(n *pgnotify.Notice) { got.add(n) })
+	mustExec(t, s, "x")
+	var told []string
+	for _, n := range got.all() {
+		told = append(told, fmt.Sprint(n.Severity, " ", n.SeverityNonLocalized, " ", n.Level()))
+	}
+	if want := []string{"WARNUNG WARNING WARN", "WARNING DEBUG DEBUG"}; !slices.Equal(told, want) {
+		t.Errorf("got %q, want %q", told, want)
+	}
+	if err := execError(s.ExecContext(testContext(t), "x")); serverError(t, err).Code != "22012" || pgnotify.IsDisconnect(err) {
+		t.Errorf("an error: %v", err)
+	}
+	wantLoss(t, "the end", execError(s.ExecContext(testContext(t), "x")), pgnotify.AdminShutdown, "57P01")
 }
 
 // M8
