@@ -46,9 +46,13 @@ func startOwnContainer(t *testing.T) *ownContainer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := info.NetworkSettings.IPAddress
+	address := info.NetworkSettings.Networks["bridge"].IPAddress // that of all of them is no longer told by Docker 29
 	if address == "" || s.SocketDir() == "" {
-		t.Skip("the daemon's network and folders are not this machine's")
+		const why = "the daemon's network and folders are not this machine's"
+		if os.Getenv("CI") == "true" && os.Getenv("DOCKER_HOST") == "" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
 	}
 	c := &ownContainer{Server: s, daemon: pool.Client}
 	c.direct = c.at(address)
