@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -212,18 +213,24 @@ func (w *watchedSocket) readable() bool {
 func TestErrorAndThenTheEnd(t *testing.T) {
 	t.Parallel()
 	failure := pgfake.Error("ERROR", "22012", "division by zero")
+	tls := pgfake.Script{pgfake.StartTLS(fakeTLS(t, nil))}
 	for name, script := range map[string]pgfake.Script{
 		"end":   {pgfake.Greet(), pgfake.Await('Q'), pgfake.Send(failure, pgfake.Ready('I'))},
 		"reset": {pgfake.Greet(), pgfake.Await('Q'), pgfake.Send(failure, pgfake.Ready('I')), pgfake.Reset()},
 		"with an argument": {pgfake.Greet(), pgfake.Await('S'), pgfake.Send(pgfake.Frame('1', ""), pgfake.Frame('t', "\x00\x01\x00\x00\x00\x17"),
 			pgfake.Columns("one"), pgfake.Ready('I')), pgfake.Await('S'), pgfake.Send(failure, pgfake.Ready('I'))},
+		"end of TLS": slices.Concat(tls, pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), pgfake.Send(failure, pgfake.Ready('I'))}),
 	} {
 		for _, active := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, active=%v", name, active), func(t *testing.T) {
 				t.Parallel()
 				var socket watchedSocket
-				server := pgfake.Start(t, script, pgfake.Script{pgfake.Greet(), pgfake.Serve()})
-				db := open(t, server.DSN(), socket.option)
+				next, dsnEnd := pgfake.Script{pgfake.Greet(), pgfake.Serve()}, ""
+				if name == "end of TLS" {
+					next, dsnEnd = slices.Concat(tls, next), " sslmode=require"
+				}
+				server := pgfake.Start(t, script, next)
+				db := open(t, server.DSN()+dsnEnd, socket.option)
 				db.SetMaxOpenConns(1)
 				s := take(t, db)
 				if active {
