@@ -1,0 +1,18 @@
+//go:build !unix && !windows
+
+package main
+
+import (
+	"errors"
+	"io"
+)
+
+// ignoreSIGPIPE has nothing to do: there is no such signal.
+func ignoreSIGPIPE() {}
+
+// isClosedPipe reports whether a write failed because nobody reads any more.
+func isClosedPipe(err error) bool { return errors.Is(err, io.ErrClosedPipe) }
+
+// watchReader is not implemented here: that nobody reads any more is seen by the
+// next write.
+func watchReader(io.Writer, func(error)) (stop func()) { return func() {} }

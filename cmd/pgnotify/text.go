@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// timeFormat is a time for people, in their time zone.
+const timeFormat = "2006-01-02 15:04:05.000"
+
+// printable returns text in one line and without what could upset a terminal, or
+// deceive who looks at it: payloads come from anyone who may connect.
+func printable(text string) string {
+	if strings.IndexFunc(text, isUnsafe) < 0 {
+		return text
+	}
+	var b strings.Builder
+	for i, r := range text {
+		switch {
+		case !isUnsafe(r):
+			b.WriteRune(r)
+		case r == utf8.RuneError && !strings.HasPrefix(text[i:], string(utf8.RuneError)):
+			fmt.Fprintf(&b, `\x%02x`, text[i])
+		default:
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		}
+	}
+	return b.String()
+}
+
+func isUnsafe(r rune) bool { return !unicode.IsGraphic(r) || r == utf8.RuneError }
+
+// lines is printable for each line of an error's text.
+func lines(text string) string {
+	all := strings.Split(text, "\n")
+	for i := range all {
+		all[i] = printable(all[i])
+	}
+	return strings.Join(all, "\n")
+}
+
+// withoutPackage is an error's text without the name that the program prints.
+func withoutPackage(err error) string { return strings.TrimPrefix(err.Error(), "pgnotify: ") }
+
+// quoted names channels.
+func quoted(names []string) string {
+	all := make([]string, len(names))
+	for i, name := range names {
+		all[i] = strconv.Quote(name)
+	}
+	return strings.Join(all, ", ")
+}
+
+// short is a duration with as many digits as people want to see.
+func short(d time.Duration) string {
+	if d < 10*time.Second {
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Round(time.Microsecond)) / 1e6 }
