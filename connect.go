@@ -1,6 +1,7 @@
 package pgnotify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -288,7 +289,7 @@ func (a *attempt) explain(ctx context.Context, place fmt.Stringer, err error) er
 		return &transport.Error{Phase: unreached.Phase, Server: unreached.Server, Err: withCause(ctx, unreached.Err)}
 	}
 	return fmt.Errorf("pgnotify: connect to %v as user %q to database %q: %w",
-		place, a.config.User, a.config.Database, withCause(ctx, err))
+		place, a.config.User, cmp.Or(a.config.Database, a.config.User), withCause(ctx, err))
 }
 
 // withCause adds why ctx has ended to an error that tells of its end.

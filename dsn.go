@@ -53,6 +53,9 @@ func parseServers(dsn string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := given.checkNames(); err != nil {
+		return nil, err
+	}
 	switch {
 	case given == nil:
 		return parseAll(dsn)
@@ -188,6 +191,10 @@ func dsnError(err error) error {
 	}
 	return fmt.Errorf("pgnotify: DSN: %w", err)
 }
+
+// errName is about a part of a DSN that stands where a parameter's name should: the
+// name is sent to the server, and its error would tell it.
+var errName = errors.New("pgnotify: the DSN has a parameter whose name is not made of letters, digits, _, $ and .; a URL begins with postgres:// or postgresql://")
 
 // errURL is about a URL that cannot be read, or that would be misread.
 var errURL = errors.New("pgnotify: the DSN is not a valid URL; characters such as # / ? % @ : in a user name or password must be percent-encoded")

@@ -269,6 +269,8 @@ func TestDSNErrorsHoldNoPassword(t *testing.T) {
 		` postgres://u:hush@x/d`,
 		`postgres:/u:hush@x/d`,
 		`mysql://u:hush@x/d`,
+		`postgre://u:hush@x/d?sslmode=disable`,
+		`mysql://u:hush@x/d?a=b&sslmode=disable`,
 		`u:hush@x/d`,
 		`postgres://u:hush@x:1,y:http/d`,
 		`postgres://u:hush,hush/42@x:1,y/d`,

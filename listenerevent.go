@@ -17,8 +17,9 @@ type ListenerEventKind int
 const (
 	// ListenerConnected: a session listens to all that is wanted.
 	ListenerConnected ListenerEventKind = iota + 1
-	// ListenerDisconnected: a session that was connected is lost. Err is a
-	// *[DisconnectError].
+	// ListenerDisconnected: a session that was connected is lost, and Err is a
+	// *[DisconnectError]; or it was given up, because the server refused what the
+	// Listener asked of it, such as LISTEN on a standby, and Err is the server's error.
 	ListenerDisconnected
 	// ListenerReconnecting: after Delay there will be another attempt. Err is why the
 	// one before failed, nil for the first after a loss.

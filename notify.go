@@ -125,14 +125,13 @@ func (c *Conn) Unlisten(ctx context.Context, channels ...string) error {
 		}
 		sql.WriteString("UNLISTEN " + pq.QuoteIdentifier(name) + ";")
 	}
+	what := quoteAll(channels)
 	if len(channels) == 0 {
 		sql.WriteString("UNLISTEN *")
-	}
-	if len(channels) == 0 {
-		channels = []string{everyChannel}
+		channels, what = []string{everyChannel}, "*"
 	}
 	if err := c.run(ctx, sql.String(), channels...); err != nil {
-		return &opError{"unlisten " + quoteAll(channels), err}
+		return &opError{"unlisten " + what, err}
 	}
 	return nil
 }
@@ -162,9 +161,7 @@ func (s *session) dropUnlistened() {
 func quoteAll(channels []string) string {
 	quoted := make([]string, len(channels))
 	for i, name := range channels {
-		if quoted[i] = strconv.Quote(name); name == everyChannel {
-			quoted[i] = "*"
-		}
+		quoted[i] = strconv.Quote(name)
 	}
 	return strings.Join(quoted, ", ")
 }

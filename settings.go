@@ -24,6 +24,19 @@ func isURL(dsn string) bool {
 	return strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://")
 }
 
+// checkNames refuses names that no parameter can have.
+func (s settings) checkNames() error {
+	foreign := func(r rune) bool {
+		return r != '_' && r != '.' && r != '$' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	}
+	for name := range s {
+		if strings.ContainsFunc(name, foreign) {
+			return errName
+		}
+	}
+	return nil
+}
+
 // hosts returns the servers that the settings name, or else the environment.
 func (s settings) hosts() (hostList, error) {
 	return newHostList(s.or("host", "PGHOST"), s.or("hostaddr", "PGHOSTADDR"), s.or("port", "PGPORT"))
