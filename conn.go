@@ -41,6 +41,9 @@ func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue)
 		return nil, err
 	}
 	defer c.s.end(&err)
+	if c.s.keepsStatements(query, args) {
+		return c.s.execKept(query, args)
+	}
 	return c.s.pq.ExecContext(background, query, args)
 }
 
@@ -62,6 +65,9 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 		return nil, err
 	}
 	defer c.s.end(&err)
+	if c.s.keepsStatements(query, args) {
+		return c.s.queryKept(query, args)
+	}
 	inner, err := c.s.pq.QueryContext(background, query, args)
 	if err != nil {
 		return nil, err

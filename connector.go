@@ -52,7 +52,10 @@ type Config struct {
 	CancelTimeout time.Duration
 
 	// StatementCacheSize is how many prepared statements a session keeps for
-	// queries with arguments. It has no effect yet.
+	// queries with arguments, which then need one round trip instead of two. The one
+	// used longest ago makes room. 0: 256; negative: none, as behind a pooler that
+	// shares the server's sessions between transactions and does not know prepared
+	// statements. With binary_parameters there are none either.
 	StatementCacheSize int
 
 	// BeforeConnect is called before each host is tried, in each pass over the

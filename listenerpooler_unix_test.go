@@ -19,9 +19,9 @@ import (
 	"github.com/pgnotify/pgnotify"
 )
 
-// startPgBouncer starts a PgBouncer in front of the test's server and returns a DSN
-// to reach it by.
-func startPgBouncer(t *testing.T, mode string) string {
+// startPgBouncer starts a PgBouncer in front of the test's server, with as many
+// sessions there as size says, and returns a DSN to reach it by.
+func startPgBouncer(t *testing.T, mode string, size int) string {
 	t.Helper()
 	program, err := exec.LookPath("pgbouncer")
 	if err != nil {
@@ -52,9 +52,9 @@ listen_port = %d
 unix_socket_dir =
 auth_type = any
 pool_mode = %s
-default_pool_size = 2
+default_pool_size = %d
 ignore_startup_parameters = extra_float_digits
-`, target, port, mode)
+`, target, port, mode, size)
 	file := filepath.Join(folder, "pgbouncer.ini")
 	if err := os.WriteFile(file, []byte(settings), 0o644); err != nil {
 		t.Fatal(err)
@@ -115,7 +115,7 @@ func probing(c *pgnotify.ListenerConfig) { c.DeliveryProbe = true }
 func TestPoolerInSessionMode(t *testing.T) {
 	t.Parallel()
 	db := open(t, dsn(t))
-	l, _ := listen(t, startPgBouncer(t, "session"), probing)
+	l, _ := listen(t, startPgBouncer(t, "session", 2), probing)
 	channel := uniqueName("a")
 	sub := subscribe(t, l, channel)
 	notify(t, db, channel, "x")
@@ -127,7 +127,7 @@ func TestPoolerInSessionMode(t *testing.T) {
 // L16: the probe tells that notifications will not arrive.
 func TestPoolerInTransactionMode(t *testing.T) {
 	t.Parallel()
-	l, events := listen(t, startPgBouncer(t, "transaction"), probing, func(c *pgnotify.ListenerConfig) {
+	l, events := listen(t, startPgBouncer(t, "transaction", 2), probing, func(c *pgnotify.ListenerConfig) {
 		c.HeartbeatTimeout = 200 * time.Millisecond
 	})
 	e := events.await(t, pgnotify.ListenerReconnecting, 1)
@@ -145,7 +145,7 @@ func TestPoolerInTransactionMode(t *testing.T) {
 // does not listen. The heartbeat finds out.
 func TestPoolerSwapsTheProcess(t *testing.T) {
 	t.Parallel()
-	pooler := startPgBouncer(t, "transaction")
+	pooler := startPgBouncer(t, "transaction", 2)
 	l, events := listen(t, pooler, func(c *pgnotify.ListenerConfig) { c.Heartbeat = 20 * time.Millisecond })
 	sub := subscribe(t, l, uniqueName("a"))
 	for range 3 { // heartbeats know the process
@@ -163,5 +163,23 @@ func TestPoolerSwapsTheProcess(t *testing.T) {
 	}
 	if gap := event(t, sub).Gap; gap == nil || gap.Cause != pgnotify.GapListenLost {
 		t.Errorf("%v", gap)
+	}
+}
+
+// Two clients share one session of the server, in turn; their statements do not get
+// mixed up.
+func TestStatementsBehindAPooler(t *testing.T) {
+	t.Parallel()
+	pooler := startPgBouncer(t, "transaction", 1)
+	one, two := open(t, pooler), open(t, pooler)
+	one.SetMaxOpenConns(1)
+	two.SetMaxOpenConns(1)
+	for i := range 10 {
+		if n := queryValue[int](t, one, "select $1::int + 1", i); n != i+1 {
+			t.Errorf("%d, want %d", n, i+1)
+		}
+		if n := queryValue[int](t, two, "select $1::int - 1", i); n != i-1 {
+			t.Errorf("%d, want %d", n, i-1)
+		}
 	}
 }

@@ -36,8 +36,9 @@ type session struct {
 	self   Conn            // the driver.Conn that the pool holds
 	socket syscall.RawConn // below TLS; nil where the connection has none
 
-	turn turn.Turn
-	op   operation // of whoever has the turn
+	turn       turn.Turn
+	op         operation  // of whoever has the turn
+	statements statements // likewise
 
 	hearing    atomic.Pointer[hearing]                   // nil until it is needed
 	feed       atomic.Pointer[func([]wire.Notification)] // a Listener's, in place of the backlog

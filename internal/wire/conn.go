@@ -33,6 +33,7 @@ type Conn struct {
 	readMu    sync.Mutex             // serialises passive readers; guards scan until active
 	scan      scanner
 
+	names    namer
 	writeMu  sync.Mutex // held while something is written; guards writeErr
 	writeErr error      // of the last write that failed
 
@@ -154,6 +155,9 @@ func (c *Conn) Write(p []byte) (int, error) {
 	}
 	if c.notes.status.Load() != 0 { // during start-up messages have other shapes
 		c.notes.awaited.Add(answers(p))
+		if mayName(p) {
+			return c.writeNamed(p)
+		}
 	}
 	n, err := c.write(p)
 	c.sent.Add(int64(n))
@@ -350,7 +354,12 @@ func (c *Conn) CheckFatal() {
 }
 
 // BeginOperation sets the count of sent bytes to zero.
-func (c *Conn) BeginOperation() { c.sent.Store(0) }
+func (c *Conn) BeginOperation() {
+	c.sent.Store(0)
+	if c.notes.bound.Load() {
+		c.notes.bound.Store(false)
+	}
+}
 
 // Sent returns how many bytes of the operation have reached the socket.
 func (c *Conn) Sent() int64 { return c.sent.Load() }

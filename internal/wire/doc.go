@@ -15,6 +15,7 @@
 //	notification.go NotificationResponse
 //	notes.go        what the scanner writes down for the layers above
 //	request.go      counts the answers that a request will bring
+//	statement.go    names of prepared statements; closes them without a round trip
 //	conn.go         the socket, read by lib/pq's goroutine (a passive session)
 //	active.go       the socket, read by a goroutine of its own (an active session)
 //	inbox.go        hands bytes from that goroutine to lib/pq's

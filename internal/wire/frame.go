@@ -50,13 +50,13 @@ var classes = [256]class{
 	'T': wide,   // RowDescription
 	't': wide,   // ParameterDescription
 	'1': small,  // ParseComplete
-	'2': small,  // BindComplete
-	'3': small,  // CloseComplete
 	'I': small,  // EmptyQueryResponse
 	'c': small,  // CopyDone
 	'n': small,  // NoData
 	's': small,  // PortalSuspended
 	'v': small,  // NegotiateProtocolVersion
+	'2': noted,  // BindComplete
+	'3': noted,  // CloseComplete
 	'C': noted,  // CommandComplete
 	'G': noted,  // CopyInResponse
 	'H': noted,  // CopyOutResponse

@@ -19,7 +19,11 @@ type notes struct {
 	undone   atomic.Bool              // the last transaction was rolled back
 	fatal    atomic.Pointer[Response] // the server's last words
 	warning  atomic.Pointer[Response] // a notice that the server is about to end, if nothing came since
+	bound    atomic.Bool              // the request's statement was found, and its arguments taken
+	closing  atomic.Int32             // CloseComplete messages to come that are not for lib/pq
 	failure  atomic.Pointer[Response] // the error in an answer that is not complete yet
+
+	deallocated atomic.Bool // prepared statements are gone that nobody has closed
 
 	mu     sync.Mutex // guards the fields below
 	pid    uint32
@@ -144,6 +148,9 @@ var (
 	tagListen   = []byte("LISTEN\x00")
 	tagCommit   = []byte("COMMIT\x00")
 	tagRollback = []byte("ROLLBACK\x00")
+
+	tagDeallocate = []byte("DEALLOCATE")
+	tagDiscardAll = []byte("DISCARD ALL\x00")
 )
 
 // tag looks at the tag of a CommandComplete and reports whether it made a

@@ -205,7 +205,7 @@ func (s *scanner) admit(b []byte) error {
 // examine deals with a frame that is read whole. It returns false when the scan
 // must stop: for more input, or until what was cleared is released.
 func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool, err error) {
-	held := b[0] == 'S' && (idle || s.phase == copying)
+	held := b[0] == 'S' && (idle || s.phase == copying) || b[0] == '3' && s.notes.closing.Load() > 0
 	if (kind != noted || held) && s.c > s.r {
 		return false, nil
 	}
@@ -241,6 +241,12 @@ func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool
 	}
 	if idle {
 		return false, outOfPlace(b[0])
+	}
+	s.said = s.said || b[0] != 'Z'
+	if held { // the answer to a Close of ours
+		s.notes.closing.Add(-1)
+		s.drop(size)
+		return true, nil
 	}
 	if err := s.note(b[0], body); err != nil {
 		return false, err
@@ -340,8 +346,12 @@ func (s *scanner) parameter(body []byte, size int, held bool) error {
 func (s *scanner) note(typ byte, body []byte) error {
 	switch typ {
 	case 'C':
-		s.said = true
 		return s.complete(body)
+	case '2':
+		s.notes.bound.Store(true)
+		return nil
+	case '3':
+		return nil
 	case 'Z':
 		return s.readyForQuery(body)
 	case 'K':
@@ -368,6 +378,9 @@ func (s *scanner) complete(tag []byte) error {
 	}
 	if s.listen.tag(tag) {
 		s.notes.listened.Store(true)
+	}
+	if tag[0] == 'D' && (bytes.HasPrefix(tag, tagDeallocate) || bytes.Equal(tag, tagDiscardAll)) {
+		s.notes.deallocated.Store(true)
 	}
 	return nil
 }

@@ -1,0 +1,171 @@
+package pgnotify
+
+import (
+	"container/list"
+	"database/sql/driver"
+	"errors"
+	"strings"
+
+	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
+)
+
+// defaultStatementCacheSize is the default of Config.StatementCacheSize.
+const defaultStatementCacheSize = 256
+
+// maxCachedQuery is the length of the longest query whose statement is kept, in
+// bytes. Longer ones are generated, and seldom come twice.
+const maxCachedQuery = 16 << 10
+
+func (c *Config) statementCacheSize() int {
+	if c.StatementCacheSize == 0 {
+		return defaultStatementCacheSize
+	}
+	return c.StatementCacheSize
+}
+
+// A statement is a prepared statement that a session keeps for a query with
+// arguments, so that it needs one round trip where lib/pq needs two.
+type statement struct {
+	query    string
+	name     string // as the server knows it
+	inner    libpqStmt
+	readOnly bool // see isReadOnly
+}
+
+// statements are those of a session, the one used last in front. The zero value is
+// empty. Whoever has the session's turn may use it.
+type statements struct {
+	byQuery map[string]*list.Element
+	recent  list.List
+}
+
+func (c *statements) get(query string) *statement {
+	e := c.byQuery[query]
+	if e == nil {
+		return nil
+	}
+	c.recent.MoveToFront(e)
+	return e.Value.(*statement)
+}
+
+func (c *statements) add(st *statement) {
+	if c.byQuery == nil {
+		c.byQuery = make(map[string]*list.Element)
+	}
+	c.byQuery[st.query] = c.recent.PushFront(st)
+}
+
+// remove removes a statement, and returns it; the one used longest ago where query
+// is empty; nil where it is not there.
+func (c *statements) remove(query string) *statement {
+	e := c.byQuery[query]
+	if query == "" {
+		e = c.recent.Back()
+	}
+	if e == nil {
+		return nil
+	}
+	st := c.recent.Remove(e).(*statement)
+	delete(c.byQuery, st.query)
+	return st
+}
+
+// keepsStatements reports whether the statement of a query with arguments is to be
+// kept. COPY is not: to prepare it is to begin it.
+func (s *session) keepsStatements(query string, args []driver.NamedValue) bool {
+	return len(args) > 0 && len(query) <= maxCachedQuery && s.config.statementCacheSize() > 0 &&
+		!s.config.BinaryParameters && query != "" && !beginsCopy(query)
+}
+
+// statement returns the statement of a query, prepared if need be. One that has to
+// make room is closed with the next one that is prepared.
+func (s *session) statement(query string) (*statement, error) {
+	if s.wire.Deallocated() { // who knows which
+		for st := s.statements.remove(""); st != nil; st = s.statements.remove("") {
+			s.wire.CloseLater(st.name)
+		}
+	}
+	if st := s.statements.get(query); st != nil {
+		return st, nil
+	}
+	if s.statements.recent.Len() >= s.config.statementCacheSize() {
+		s.wire.CloseLater(s.statements.remove("").name)
+	}
+	inner, err := s.pq.PrepareContext(background, query)
+	if err != nil {
+		return nil, err
+	}
+	st := &statement{query: query, name: s.wire.Prepared(), inner: inner.(libpqStmt), readOnly: isReadOnly(query)}
+	s.statements.add(st)
+	return st, nil
+}
+
+// execKept is ExecContext by a statement that is kept.
+func (s *session) execKept(query string, args []driver.NamedValue) (driver.Result, error) {
+	for again := false; ; again = true {
+		st, err := s.statement(query)
+		if err != nil {
+			return nil, err
+		}
+		res, err := st.inner.ExecContext(background, args)
+		if err == nil || !s.forgetStale(st, err) || again {
+			return res, err
+		}
+	}
+}
+
+// queryKept is QueryContext by a statement that is kept.
+func (s *session) queryKept(query string, args []driver.NamedValue) (driver.Rows, error) {
+	for again := false; ; again = true {
+		st, err := s.statement(query)
+		if err != nil {
+			return nil, err
+		}
+		inner, err := st.inner.QueryContext(background, args)
+		if err == nil {
+			return newRows(s, inner, st.readOnly), nil
+		}
+		if !s.forgetStale(st, err) || again {
+			return nil, err
+		}
+	}
+}
+
+// forgetStale forgets a statement that failed because the server has lost it, or
+// because what it is about has changed. It reports whether the query may be tried
+// again: nothing of it was executed, and it is not in a transaction, which has failed.
+func (s *session) forgetStale(st *statement, err error) bool {
+	var server *pq.Error
+	if !errors.As(err, &server) || s.wire.Bound() {
+		return false
+	}
+	switch server.Code {
+	case pqerror.InvalidSQLStatementName: // DEALLOCATE within a function; a pooler
+	case pqerror.FeatureNotSupported: // cached plan must not change result type
+	case pqerror.InternalError: // a type that was dropped and made again
+	default:
+		return false
+	}
+	if s.statements.byQuery[st.query] != nil {
+		s.statements.remove(st.query)
+		s.wire.CloseLater(st.name)
+	}
+	return s.wire.Status() == 'I' && s.wire.Loss() == nil
+}
+
+// beginsCopy reports whether lib/pq takes a query for a COPY, behind spaces and
+// comments, which do not nest for it.
+func beginsCopy(query string) bool {
+	for {
+		query = strings.TrimLeft(query, " \t\r\n")
+		switch {
+		case strings.HasPrefix(query, "--"):
+			_, query, _ = strings.Cut(query, "\n")
+		case strings.HasPrefix(query, "/*"):
+			_, query, _ = strings.Cut(query[2:], "*/")
+		default:
+			return len(query) >= 4 && strings.EqualFold(query[:4], "COPY")
+		}
+	}
+}
