@@ -140,6 +140,18 @@
 // is cancelled. In a transaction, where that would be an error, and of any other
 // statement, all is read.
 //
+// # Prepared statements
+//
+// A session keeps the statements of its queries with arguments, 256 of them by
+// default, so that each is prepared once and then needs one round trip. What makes
+// such a statement stale (a table that changed, DEALLOCATE, DISCARD ALL) goes
+// unnoticed, except in a transaction: there the statement fails, because the
+// transaction has (0A000, 26000), and works after the rollback. A pooler that shares
+// the server's sessions between transactions has to know prepared statements, as
+// PgBouncer does since 1.21; for others set Config.StatementCacheSize to -1, or
+// statement_cache_size=0, or binary_parameters=yes. After some executions the server
+// may choose a plan that does not depend on the arguments: see its plan_cache_mode.
+//
 // # Disconnection
 //
 // A request on a session that is lost fails with a *[DisconnectError]: its Reason
