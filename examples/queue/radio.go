@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"log/slog"
+
+	"github.com/pgnotify/pgnotify"
+)
+
+// A radio is a Listener whose session the story can have lost, and which it can keep
+// from having another one, as a network would that is away.
+type radio struct {
+	*pgnotify.Listener
+	away chan struct{} // full while there is no network
+}
+
+func newRadio(dsn string, onEvent func(pgnotify.ListenerEvent)) (*radio, error) {
+	config, err := pgnotify.ParseConfig(dsn)
+	if err != nil {
+		return nil, err
+	}
+	r := &radio{away: make(chan struct{}, 1)}
+	config.BeforeConnect = func(ctx context.Context, _ *pgnotify.Config) error {
+		select {
+		case r.away <- struct{}{}:
+			<-r.away
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	connector, err := pgnotify.NewConnector(config)
+	if err != nil {
+		return nil, err
+	}
+	r.Listener, err = pgnotify.NewListener(connector, &pgnotify.ListenerConfig{
+		OnEvent: onEvent,
+		Logger:  slog.New(slog.DiscardHandler), // the story tells of the same
+	})
+	return r, err
+}
+
+func (r *radio) leave()  { r.away <- struct{}{} }
+func (r *radio) comeIn() { <-r.away }
+
+// cut has the server end the Listener's session.
+func (r *radio) cut(ctx context.Context, db *sql.DB) error {
+	health, err := r.Ping(ctx)
+	if err == nil {
+		_, err = db.ExecContext(ctx, "SELECT pg_terminate_backend($1)", health.PID)
+	}
+	return err
+}
