@@ -71,7 +71,7 @@ func (s *session) cancelRunning(ctx context.Context, lease uint64) error {
 // Cancel has sent and no longer waits for: for Config.CancelTimeout from then on,
 // and not where the session is lost anyway.
 func (s *session) closeGate() {
-	for _, r := range s.op.gate.close() {
+	for r := s.op.gate.close(); r != nil; r = r.next {
 		if s.wire.Loss() == nil && !r.takenBy(r.sent.Add(s.config.cancelTimeout())) {
 			s.wire.Abort(errCancelTimeout)
 		}

@@ -12,8 +12,8 @@ type cancelGate struct {
 	count atomic.Uint64 // requests begun plus requests ended: odd while one is under way
 	busy  atomic.Bool   // Cancel is sending
 
-	mu      sync.Mutex       // held while Cancel sends; guards pending
-	pending []*cancelRequest // those that Cancel gave up waiting for
+	mu      sync.Mutex     // held while Cancel sends; guards pending
+	pending *cancelRequest // those that Cancel gave up waiting for; a list
 }
 
 // open begins a request.
@@ -21,7 +21,7 @@ func (g *cancelGate) open() { g.count.Add(1) }
 
 // close ends the request, as soon as no Cancel is sending, and returns the cancel
 // requests that the server may still act on.
-func (g *cancelGate) close() []*cancelRequest {
+func (g *cancelGate) close() (list *cancelRequest) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.count.Add(1)
@@ -57,7 +57,7 @@ func (g *cancelGate) enter(request uint64) bool {
 // leave takes what has been sent and not been acknowledged, or nil.
 func (g *cancelGate) leave(sent *cancelRequest) {
 	if sent != nil {
-		g.pending = append(g.pending, sent)
+		sent.next, g.pending = g.pending, sent
 	}
 	g.busy.Store(false)
 	g.mu.Unlock()

@@ -22,6 +22,7 @@ type cancelRequest struct {
 	over chan struct{} // closed when the server has closed the connection
 	err  error         // of sending; to be read when over is closed
 	sent time.Time     // when sending began
+	next *cancelRequest
 }
 
 // dialCancel connects to the session's server: by the address that the session

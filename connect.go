@@ -125,9 +125,7 @@ type attempt struct {
 
 // prepareAttempt asks BeforeConnect.
 func (c *Connector) prepareAttempt(ctx context.Context, host transport.Endpoint, attrs pq.TargetSessionAttrs) (*attempt, error) {
-	dialer := *c.dialer
-	dialer.Shuffle = c.balances()
-	a := &attempt{c: c, config: c.config, host: host, attrs: attrs, policy: c.policy, dialer: &dialer}
+	a := &attempt{c: c, config: c.config, host: host, attrs: attrs, policy: c.policy, dialer: c.dialer}
 	if c.config.BeforeConnect == nil {
 		return a, nil
 	}
@@ -142,7 +140,9 @@ func (c *Connector) prepareAttempt(ctx context.Context, host transport.Endpoint,
 	}
 	a.policy = policy
 	a.host = transport.Endpoints(&a.config.Config)[0]
+	dialer := *c.dialer
 	dialer.DialContext = a.config.DialContext
+	a.dialer = &dialer
 	return a, nil
 }
 

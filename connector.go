@@ -155,6 +155,7 @@ func NewConnector(config *Config) (*Connector, error) {
 		DialContext:    c.config.DialContext,
 		KeepAlive:      c.config.KeepAlive,
 		TCPUserTimeout: c.config.TCPUserTimeout,
+		Shuffle:        c.balances(),
 	}
 	return c, nil
 }

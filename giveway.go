@@ -28,7 +28,8 @@ func (s *session) giveWay(query string, err error) error {
 	if !errors.As(err, &refused) {
 		return err
 	}
-	s.op.gaveWay = append(s.op.gaveWay, query)
+	left := s.op.leave()
+	left.gaveWay = append(left.gaveWay, query)
 	time.Sleep(lockPatience)
 	return driver.ErrSkip
 }
@@ -47,11 +48,15 @@ var (
 // deferred returns the statement that gave way, when database/sql comes back with
 // it, or nil.
 func (c *Conn) deferred(query string) driver.Stmt {
-	i := slices.Index(c.s.op.gaveWay, query) // not whatever else is prepared meanwhile
+	left := c.s.op.unfinished
+	if left == nil {
+		return nil
+	}
+	i := slices.Index(left.gaveWay, query) // not whatever else is prepared meanwhile
 	if i < 0 {
 		return nil
 	}
-	c.s.op.gaveWay = slices.Delete(c.s.op.gaveWay, i, i+1)
+	left.gaveWay = slices.Delete(left.gaveWay, i, i+1)
 	time.Sleep(lockPatience)
 	return &deferredStmt{c, query}
 }

@@ -45,6 +45,7 @@ type hearing struct {
 	notices       handlers[func(*Notice)]
 	notifications handlers[func(Notification)]
 	backlog       backlog
+	feed          atomic.Pointer[func([]wire.Notification)] // a Listener's, in place of the backlog
 }
 
 // hear returns the session's hearing, made for the lease of that moment.
@@ -138,7 +139,7 @@ func (s *session) Notifications(items []wire.Notification) (spare []wire.Notific
 			h.owed.Store(h.events.Mark())
 		}
 	}
-	if feed := s.feed.Load(); feed != nil {
+	if feed := h.feed.Load(); feed != nil {
 		(*feed)(items)
 		clear(items)
 		return items[:0]
@@ -151,7 +152,7 @@ func (s *session) Notifications(items []wire.Notification) (spare []wire.Notific
 // Listener's never waits.
 func (h *hearing) enqueue(e event) {
 	var patience time.Duration
-	if h.s.wire.Busy() && h.s.feed.Load() == nil {
+	if h.s.wire.Busy() && h.feed.Load() == nil {
 		patience = handlerPatience
 	}
 	if !h.events.Put(e, patience) && h.events.Dropped() == 1 {

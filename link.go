@@ -49,7 +49,7 @@ func (l *Listener) connect(ctx context.Context) (*link, error) {
 		return nil, err
 	}
 	deliver := func(items []wire.Notification) { l.deliver(k, items) }
-	k.conn.s.feed.Store(&deliver)
+	k.conn.s.hear().feed.Store(&deliver)
 	k.conn.s.activate()
 	return k, nil
 }

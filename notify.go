@@ -142,11 +142,12 @@ const everyChannel = ""
 // dropUnlistened forgets what was received of the channels that UNLISTEN named,
 // when the transaction has ended, unless it was rolled back.
 func (s *session) dropUnlistened() {
-	channels := s.op.unlistened
-	if len(channels) == 0 || s.wire.Status() != 'I' {
+	left := s.op.unfinished
+	if left == nil || len(left.unlistened) == 0 || s.wire.Status() != 'I' {
 		return
 	}
-	s.op.unlistened = nil
+	channels := left.unlistened
+	left.unlistened = nil
 	h := s.hearing.Load()
 	switch {
 	case h == nil || s.wire.Undone():
@@ -173,7 +174,8 @@ func (c *Conn) run(ctx context.Context, sql string, unlistened ...string) (err e
 	}
 	defer c.s.end(&err)
 	if _, err = c.s.pq.ExecContext(background, sql, nil); err == nil {
-		c.s.op.unlistened = append(c.s.op.unlistened, unlistened...)
+		left := c.s.op.leave()
+		left.unlistened = append(left.unlistened, unlistened...)
 	}
 	return err
 }

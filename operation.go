@@ -27,15 +27,27 @@ type operation struct {
 
 	tx         atomic.Pointer[tx] // the transaction that BeginTx began; nil outside
 	cancel     atomic.Pointer[cancellation]
-	onCancel   func()     // cancelStatement, made once
-	gate       cancelGate // between Cancel and the end of the request
-	mark       uint64     // events queued before the request
-	goesOn     bool       // the answer outlives the call: rows, COPY
-	failed     bool       // the last request did: the server may be about to end the session
-	gaveWay    []string   // statements about to come back as prepared ones; as copy
-	rows       *rows      // those that are open; as copy
-	unlistened []string   // channels that UNLISTEN named in the transaction under way
-	copy       *copyStmt  // the COPY under way, for database/sql only, which calls one method at a time
+	onCancel   func()      // cancelStatement, made once
+	gate       cancelGate  // between Cancel and the end of the request
+	mark       uint64      // events queued before the request
+	goesOn     bool        // the answer outlives the call: rows, COPY
+	failed     bool        // the last request did: the server may be about to end the session
+	rows       *rows       // those that are open; as copy
+	copy       *copyStmt   // the COPY under way, for database/sql only, which calls one method at a time
+	unfinished *unfinished // nil for most sessions, ever
+}
+
+// unfinished is what requests have left for later ones.
+type unfinished struct {
+	gaveWay    []string // statements about to come back as prepared ones; for database/sql
+	unlistened []string // channels that UNLISTEN named in the transaction under way
+}
+
+func (o *operation) leave() *unfinished {
+	if o.unfinished == nil {
+		o.unfinished = new(unfinished)
+	}
+	return o.unfinished
 }
 
 // begin takes the turn for a request of database/sql. It fails, and nothing is

@@ -37,15 +37,13 @@ type session struct {
 	socket syscall.RawConn // below TLS; nil where the connection has none
 
 	turn       turn.Turn
-	op         operation  // of whoever has the turn
-	statements statements // likewise
+	op         operation   // of whoever has the turn
+	statements *statements // likewise; nil until one is kept
 
-	hearing    atomic.Pointer[hearing]                   // nil until it is needed
-	feed       atomic.Pointer[func([]wire.Notification)] // a Listener's, in place of the backlog
-	wantActive atomic.Bool                               // somebody waits for notifications
-
-	watch  atomic.Pointer[fdwatch.Watch] // nil where the socket cannot be watched
-	hungUp atomic.Bool                   // the socket is to be looked at by who frees the turn
+	hearing    atomic.Pointer[hearing]       // nil until it is needed
+	watch      atomic.Pointer[fdwatch.Watch] // nil where the socket cannot be watched
+	hungUp     atomic.Bool                   // the socket is to be looked at by who frees the turn
+	wantActive atomic.Bool                   // somebody waits for notifications
 
 	idleSince time.Duration // when database/sql got the session back; for its calls only
 
@@ -53,10 +51,10 @@ type session struct {
 
 	leaseMu sync.Mutex    // guards the fields below
 	leases  uint64        // borrowers so far
-	closed  bool          // there will be no other
 	cutOff  uint64        // the borrower that had the session when it was closed
 	over    chan struct{} // closed when the lease ends; nil until somebody waits
 	ends    *ends         // who waits for the loss of the session; nil until somebody does
+	closed  bool          // there will be no other borrower
 	given   bool          // the session was given to the pool
 	told    bool          // OnDisconnect was called
 }
@@ -177,7 +175,7 @@ func (s *session) returned() bool {
 	}
 	defer s.freeTurn()
 	s.op.tx.Store(nil)
-	s.op.gaveWay = nil // of who never came back, as a user of Raw
+	s.op.unfinished = nil // what gave way and never came back, as for a user of Raw
 	if s.idleSince = now(); s.op.failed {
 		s.idleSince = -idleMoment
 	}

@@ -34,7 +34,7 @@ type statement struct {
 }
 
 // statements are those of a session, the one used last in front. The zero value is
-// empty. Whoever has the session's turn may use it.
+// empty.
 type statements struct {
 	byQuery map[string]*list.Element
 	recent  list.List
@@ -81,6 +81,9 @@ func (s *session) keepsStatements(query string, args []driver.NamedValue) bool {
 // statement returns the statement of a query, prepared if need be. One that has to
 // make room is closed with the next one that is prepared.
 func (s *session) statement(query string) (*statement, error) {
+	if s.statements == nil {
+		s.statements = new(statements)
+	}
 	if s.wire.Deallocated() { // who knows which
 		for st := s.statements.remove(""); st != nil; st = s.statements.remove("") {
 			s.wire.CloseLater(st.name)

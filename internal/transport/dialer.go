@@ -52,7 +52,7 @@ type Dialer struct {
 // [PhaseLookup] or, for an endpoint that cannot be reached on this system, of
 // [PhaseDial].
 func (d *Dialer) Routes(ctx context.Context, e Endpoint, p *Policy) ([]Route, error) {
-	network, addresses, err := d.addresses(ctx, e)
+	addresses, err := d.addresses(ctx, e)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func (d *Dialer) Routes(ctx context.Context, e Endpoint, p *Policy) ([]Route, er
 	for _, address := range addresses {
 		for i, encryption := range encryptions {
 			routes = append(routes, Route{
-				Network: network, Address: address, Encryption: encryption, Fallback: i > 0,
+				Address: address, Encryption: encryption, Fallback: i > 0,
 				dialer: d, policy: p, endpoint: e,
 			})
 		}
@@ -70,22 +70,22 @@ func (d *Dialer) Routes(ctx context.Context, e Endpoint, p *Policy) ([]Route, er
 }
 
 // addresses returns what to pass to dial for e.
-func (d *Dialer) addresses(ctx context.Context, e Endpoint) (network string, list []string, err error) {
+func (d *Dialer) addresses(ctx context.Context, e Endpoint) (list []string, err error) {
 	switch {
 	case e.Unix():
 		if strings.HasPrefix(e.Host, "@") && !abstractSockets() {
-			return "", nil, newError(ctx, PhaseDial, e.String(),
+			return nil, newError(ctx, PhaseDial, e.String(),
 				fmt.Errorf("there are no abstract sockets on %s", runtime.GOOS))
 		}
-		return "unix", []string{e.socketPath()}, nil
+		return []string{e.socketPath()}, nil
 	case e.Hostaddr.IsValid():
-		return "tcp", []string{net.JoinHostPort(e.Hostaddr.String(), e.port())}, nil
+		return []string{net.JoinHostPort(e.Hostaddr.String(), e.port())}, nil
 	case d.DialContext != nil:
-		return "tcp", []string{net.JoinHostPort(e.Host, e.port())}, nil
+		return []string{net.JoinHostPort(e.Host, e.port())}, nil
 	}
 	ips, err := lookup(ctx, e.Host)
 	if err != nil {
-		return "", nil, newError(ctx, PhaseLookup, e.String(), err)
+		return nil, newError(ctx, PhaseLookup, e.String(), err)
 	}
 	if d.Shuffle {
 		rand.Shuffle(len(ips), func(i, j int) { ips[i], ips[j] = ips[j], ips[i] })
@@ -93,7 +93,7 @@ func (d *Dialer) addresses(ctx context.Context, e Endpoint) (network string, lis
 	for _, ip := range ips {
 		list = append(list, net.JoinHostPort(ip.String(), e.port()))
 	}
-	return "tcp", list, nil
+	return list, nil
 }
 
 // abstractSockets reports whether package net can dial names that begin with @.

@@ -129,7 +129,7 @@ func TestRoutesSequence(t *testing.T) {
 			}
 		}
 		routes, err = (&transport.Dialer{}).Routes(bounded(t), transport.Endpoint{Host: "/tmp", Port: 5432}, p)
-		if err != nil || len(routes) != 1 || routes[0].Encryption != transport.Plain || routes[0].Network != "unix" {
+		if err != nil || len(routes) != 1 || routes[0].Encryption != transport.Plain || routes[0].Network() != "unix" {
 			t.Errorf("%s: unix socket: %v, %v", tt.mode, routes, err)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // Encryption says what a route does about TLS.
-type Encryption int
+type Encryption uint8
 
 const (
 	// Plain never speaks TLS.
@@ -40,8 +40,7 @@ func (e Encryption) String() string {
 // route in the session's [Conn], so that it reaches the same server under the
 // same TLS.
 type Route struct {
-	Network    string // "tcp" or "unix"
-	Address    string // as Network wants it; resolved, unless a DialContext does that
+	Address    string // for Network; resolved, unless a DialContext does that
 	Encryption Encryption
 
 	// Fallback marks the second encryption of an address under sslmode=allow
@@ -53,12 +52,20 @@ type Route struct {
 	endpoint Endpoint
 }
 
+// Network returns "tcp" or "unix".
+func (r Route) Network() string {
+	if r.endpoint.Unix() {
+		return "unix"
+	}
+	return "tcp"
+}
+
 // String is how errors name r: the endpoint, and in brackets the address that
 // was found for its name.
 func (r Route) String() string {
 	server := r.endpoint.String()
 	host, _, err := net.SplitHostPort(r.Address)
-	if r.Network == "unix" || err != nil || host == r.endpoint.Host || r.Address == server {
+	if r.endpoint.Unix() || err != nil || host == r.endpoint.Host || r.Address == server {
 		return server
 	}
 	return server + " (" + host + ")"
@@ -89,7 +96,7 @@ func (r Route) dial(ctx context.Context) (net.Conn, error) {
 	if err := ended(ctx); err != nil {
 		return nil, err
 	}
-	socket, err := r.dialer.dial(ctx, r.Network, r.Address)
+	socket, err := r.dialer.dial(ctx, r.Network(), r.Address)
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func (c *Conn) Activate() bool {
 	if c.Loss() != nil {
 		return false
 	}
-	c.scan.small = make([]byte, smallSize)
+	c.scan.hear().small = make([]byte, smallSize)
 	r := &reader{inbox: newInbox(), done: make(chan struct{})}
 	c.active.Store(r)
 	if loss := c.Loss(); loss != nil { // Close may have seen r or not

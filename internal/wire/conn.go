@@ -33,7 +33,7 @@ type Conn struct {
 	readMu    sync.Mutex             // serialises passive readers; guards scan until active
 	scan      scanner
 
-	names    namer
+	names    *namer     // nil until a statement is prepared; for who writes
 	writeMu  sync.Mutex // held while something is written; guards writeErr
 	writeErr error      // of the last write that failed
 

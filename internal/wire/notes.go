@@ -17,16 +17,15 @@ type notes struct {
 	status   atomic.Uint32            // transaction status of the last ReadyForQuery: 'I', 'T', 'E'; 0 before the first
 	listened atomic.Bool              // a LISTEN took effect, or may have
 	undone   atomic.Bool              // the last transaction was rolled back
+	bound    atomic.Bool              // the request's statement was found, and its arguments taken
+	gone     atomic.Bool              // prepared statements are, by DEALLOCATE or DISCARD ALL
+	closing  atomic.Int32             // CloseComplete messages to come that are not for lib/pq
+	pid      uint32                   // see mu
 	fatal    atomic.Pointer[Response] // the server's last words
 	warning  atomic.Pointer[Response] // a notice that the server is about to end, if nothing came since
-	bound    atomic.Bool              // the request's statement was found, and its arguments taken
-	closing  atomic.Int32             // CloseComplete messages to come that are not for lib/pq
 	failure  atomic.Pointer[Response] // the error in an answer that is not complete yet
 
-	deallocated atomic.Bool // prepared statements are gone that nobody has closed
-
-	mu     sync.Mutex // guards the fields below
-	pid    uint32
+	mu     sync.Mutex // guards the fields below, and pid
 	key    []byte
 	params unique.Handle[string] // name and value in turn, each with a zero byte behind it
 	stale  []string              // names of parameters that lib/pq has not been told of

@@ -24,21 +24,33 @@ type scanner struct {
 	events Events
 
 	buf     []byte
-	small   []byte // buffer of an active session between bursts; nil in a passive one
-	burst   bool   // the last read was too much for small
 	r, c, w int
 	rest    int      // bytes of the frame being forwarded that have not arrived
 	want    int      // size of the incomplete frame at c, 0 if unknown
 	clip    *clipper // the long report being shortened, or nil
 	inject  []byte   // frames of our own making, for lib/pq, before buf[r:]
-	ready   bool     // the cleared bytes end with a ReadyForQuery
-	said    bool     // something of the answer under way has come
 	err     error    // the stream is broken at c
 
+	ready  bool // the cleared bytes end with a ReadyForQuery
+	said   bool // something of the answer under way has come
+	burst  bool // the last read was too much for ear.small
 	phase  phase
 	listen listenTracker
-	names  interner
-	batch  []Notification // taken out and not yet handed over
+	ear    *ear // nil in a passive session that has heard nothing
+}
+
+// An ear is what a scanner needs to hear notifications.
+type ear struct {
+	small []byte // buffer of an active session between bursts; nil in a passive one
+	names interner
+	batch []Notification // taken out and not yet handed over
+}
+
+func (s *scanner) hear() *ear {
+	if s.ear == nil {
+		s.ear = new(ear)
+	}
+	return s.ear
 }
 
 // A phase says which frames are in their place.
@@ -96,9 +108,9 @@ func (s *scanner) take(n int) (ready bool) {
 
 // flush hands over the notifications taken out so far.
 func (s *scanner) flush() {
-	if len(s.batch) > 0 {
+	if e := s.ear; e != nil && len(e.batch) > 0 {
 		s.notes.listened.Store(true) // LISTEN may have been run where no tag tells of it, in a function
-		s.batch = s.events.Notifications(s.batch)
+		e.batch = s.events.Notifications(e.batch)
 	}
 }
 
@@ -258,7 +270,8 @@ func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool
 // notifications takes out the run of whole NotificationResponses at c; nothing
 // is cleared before them.
 func (s *scanner) notifications() error {
-	run, at, batch := s.buf[s.c:s.w], 0, s.batch
+	e := s.hear()
+	run, at, batch := s.buf[s.c:s.w], 0, e.batch
 	if cap(batch) == 0 { // for as many of this size as there may be
 		batch = make([]Notification, 0, len(run)/int(frameSize(run))+1)
 	}
@@ -269,9 +282,9 @@ func (s *scanner) notifications() error {
 			break
 		}
 		end := at + int(size)
-		pid, channel, payload, err := cutNotification(run[at+headerLen:end], &s.names)
+		pid, channel, payload, err := cutNotification(run[at+headerLen:end], &e.names)
 		if err != nil {
-			s.batch = batch
+			e.batch = batch
 			return err
 		}
 		if len(batch) == cap(batch) {
@@ -283,7 +296,7 @@ func (s *scanner) notifications() error {
 		n.Payload = payloads.copy(payload, (len(run)-end)/int(size))
 		at = end
 	}
-	s.batch = batch
+	e.batch = batch
 	s.drop(at)
 	return nil
 }
@@ -380,7 +393,7 @@ func (s *scanner) complete(tag []byte) error {
 		s.notes.listened.Store(true)
 	}
 	if tag[0] == 'D' && (bytes.HasPrefix(tag, tagDeallocate) || bytes.Equal(tag, tagDiscardAll)) {
-		s.notes.deallocated.Store(true)
+		s.notes.gone.Store(true)
 	}
 	return nil
 }

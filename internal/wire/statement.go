@@ -17,13 +17,21 @@ import (
 const prefixSize = 18
 
 // A namer makes the names of a session's prepared statements unique. It is used by
-// one goroutine at a time, except for forget.
+// one goroutine at a time.
 type namer struct {
-	prefix   [prefixSize]byte // zero until it is needed
-	prepared string           // the statement that was parsed last, as the server knows it
+	prefix    [prefixSize]byte
+	prepared  string   // the statement that was parsed last, as the server knows it
+	forgotten []string // statements to be closed with the next one that is parsed
+}
 
-	mu        sync.Mutex // guards forgotten
-	forgotten []string   // statements to be closed with the next one that is parsed
+func newNamer() *namer {
+	n := new(namer)
+	var random [(prefixSize - 2) / 2]byte
+	_, _ = rand.Read(random[:])
+	n.prefix[0] = 'p'
+	hex.Encode(n.prefix[1:], random[:])
+	n.prefix[prefixSize-1] = '_'
+	return n
 }
 
 // maxCopied is the size of a message whose arguments are copied to be sent in one
@@ -57,7 +65,7 @@ func (n *namer) rewrite(out, p []byte) (_, left []byte, closes int) {
 		out = binary.BigEndian.AppendUint32(out, uint32(size-1+prefixSize))
 		out = append(out, p[headerLen:at]...)
 		name := len(out)
-		out = append(out, n.prefixed()...)
+		out = append(out, n.prefix[:]...)
 		if p[0] == 'B' && size > maxCopied {
 			return out, p[at:], closes
 		}
@@ -91,30 +99,9 @@ func nameIn(message []byte) (at int) {
 	return at
 }
 
-// prefixed returns the prefix.
-func (n *namer) prefixed() []byte {
-	if n.prefix[0] == 0 {
-		var random [(prefixSize - 2) / 2]byte
-		_, _ = rand.Read(random[:])
-		n.prefix[0] = 'p'
-		hex.Encode(n.prefix[1:], random[:])
-		n.prefix[prefixSize-1] = '_'
-	}
-	return n.prefix[:]
-}
-
-// forget has a statement closed.
-func (n *namer) forget(name string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.forgotten = append(n.forgotten, name)
-}
-
 // closeForgotten appends a Close for each statement to be closed. Closing one that is
 // not there is no error.
 func (n *namer) closeForgotten(out []byte) ([]byte, int) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	for _, name := range n.forgotten {
 		out = append(out, 'C')
 		out = binary.BigEndian.AppendUint32(out, uint32(4+1+len(name)+1))
@@ -123,7 +110,7 @@ func (n *namer) closeForgotten(out []byte) ([]byte, int) {
 		out = append(out, 0)
 	}
 	closes := len(n.forgotten)
-	n.forgotten = n.forgotten[:0]
+	n.forgotten = nil
 	return out, closes
 }
 
@@ -132,6 +119,9 @@ var scratch = sync.Pool{New: func() any { return new([]byte) }}
 
 // writeNamed sends messages that have a name to be rewritten.
 func (c *Conn) writeNamed(p []byte) (int, error) {
+	if c.names == nil {
+		c.names = newNamer()
+	}
 	buf := scratch.Get().(*[]byte)
 	defer scratch.Put(buf)
 	first, left, closes := c.names.rewrite((*buf)[:0], p)
@@ -154,11 +144,17 @@ func (c *Conn) writeNamed(p []byte) (int, error) {
 
 // Prepared returns the name by which the server knows the statement that was parsed
 // last. It must not be called besides Write.
-func (c *Conn) Prepared() string { return c.names.prepared }
+func (c *Conn) Prepared() string {
+	if c.names == nil {
+		return ""
+	}
+	return c.names.prepared
+}
 
 // CloseLater has a prepared statement closed, without a round trip of its own: with
-// the next one that is parsed.
-func (c *Conn) CloseLater(name string) { c.names.forget(name) }
+// the next one that is parsed. It must not be called besides Write, or before a
+// statement was prepared.
+func (c *Conn) CloseLater(name string) { c.names.forgotten = append(c.names.forgotten, name) }
 
 // Bound reports whether the server found the prepared statement of the operation, and
 // took its arguments. If not, nothing was executed.
@@ -166,5 +162,5 @@ func (c *Conn) Bound() bool { return c.notes.bound.Load() }
 
 // Deallocated reports, once, whether DEALLOCATE or DISCARD ALL was run.
 func (c *Conn) Deallocated() bool {
-	return c.notes.deallocated.Load() && c.notes.deallocated.Swap(false)
+	return c.notes.gone.Load() && c.notes.gone.Swap(false)
 }

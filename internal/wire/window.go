@@ -38,8 +38,8 @@ func (s *scanner) room() []byte {
 // window returns a buffer for an empty window: the small one of an active
 // session that hears little, or one from the pool.
 func (s *scanner) window() []byte {
-	if s.small != nil && !s.burst {
-		return s.small
+	if s.ear != nil && s.ear.small != nil && !s.burst {
+		return s.ear.small
 	}
 	return bufPool.Get().(*[bufSize]byte)[:]
 }
