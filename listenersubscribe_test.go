@@ -192,7 +192,11 @@ func TestSubscribeBesideAFullQueue(t *testing.T) {
 // L22: the last one leaves while another one comes: that one always hears.
 func TestLastLeavesAsAnotherComes(t *testing.T) {
 	t.Parallel()
-	const workers, rounds = 20, 500
+	const workers = 20
+	rounds := 500
+	if testing.Short() {
+		rounds = 25
+	}
 	db := open(t, dsn(t))
 	db.SetMaxOpenConns(4)
 	l, _ := listen(t, dsn(t))
