@@ -6,20 +6,26 @@ import (
 	"time"
 )
 
-// startCatchUpLocked starts the goroutine of a subscription with a CatchUp.
-func (s *Subscription) startCatchUpLocked() {
+// startPumpLocked starts the goroutine of a subscription that has a CatchUp, or drops
+// the oldest: who takes from a channel cannot be kept from taking what stands behind
+// a gap, while the gap is taken out to make place for a larger one.
+func (s *Subscription) startPumpLocked() {
 	s.out = make(chan Event) // without room: what comes before a gap was taken before CatchUp is called
 	ctx, stop := context.WithCancel(background)
 	s.stop = stop
 	s.l.pumps++
-	go s.catchUpAll(ctx) // ends with the subscription; joined by the Listener's Close, outside CatchUp
+	go s.pump(ctx) // ends with the subscription; joined by the Listener's Close, outside CatchUp
 }
 
-// catchUpAll passes on what is in the queue, and calls CatchUp in place of gaps.
-func (s *Subscription) catchUpAll(ctx context.Context) {
-	defer s.catchUpOver()
-	for e := range s.queue {
-		if e.Gap != nil {
+// pump passes on what is in the queue, and calls CatchUp in place of gaps.
+func (s *Subscription) pump(ctx context.Context) {
+	defer s.pumpOver()
+	for {
+		e, ok := s.take()
+		if !ok {
+			return
+		}
+		if e.Gap != nil && s.config.CatchUp != nil {
 			s.catchUp(ctx, *e.Gap)
 			continue
 		}
@@ -31,7 +37,20 @@ func (s *Subscription) catchUpAll(ctx context.Context) {
 	}
 }
 
-func (s *Subscription) catchUpOver() {
+// take waits for the next event in the queue, and reports false at its end.
+func (s *Subscription) take() (Event, bool) {
+	if s.filled != nil {
+		s.l.mu.Lock()
+		defer s.l.mu.Unlock()
+		for len(s.queue) == 0 && !s.ended {
+			s.filled.Wait()
+		}
+	}
+	e, ok := <-s.queue
+	return e, ok
+}
+
+func (s *Subscription) pumpOver() {
 	close(s.out)
 	s.l.mu.Lock()
 	defer s.l.mu.Unlock()

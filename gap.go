@@ -45,7 +45,7 @@ func (c GapCause) String() string {
 type Gap struct {
 	Cause    GapCause
 	Err      error     // what lies behind the cause, nil where nothing does
-	From, To time.Time // when the first and the last one can have been missed
+	From, To time.Time // when the first and the last one can have been missed, by this program's clock
 	Dropped  uint64    // how many were received and not kept
 }
 
@@ -74,10 +74,13 @@ func (g Gap) LogValue() slog.Value {
 }
 
 // and returns the gap that g and a later one make together, either of which may
-// be nil. It changes g.
+// be nil. It changes g. An overflow says less than another cause.
 func (g *Gap) and(later *Gap) *Gap {
 	if g == nil || later == nil {
 		return cmp.Or(g, later)
+	}
+	if g.Cause == GapOverflow {
+		g.Cause, g.Err = later.Cause, later.Err
 	}
 	g.Dropped += later.Dropped
 	g.To = later.To

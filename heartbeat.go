@@ -104,7 +104,8 @@ func (l *Listener) beat(ctx context.Context, k *link) error {
 	health.Channels = len(listening)
 	moved := k.backend != 0 && k.backend != backend // behind a pooler
 	k.backend = backend
-	gap := l.check(k, listening, moved, health)
+	gap := l.check(k, listening, moved, start)
+	l.note(health)
 	if gap != nil {
 		if err := l.reconcile(ctx, k); err != nil {
 			return err
@@ -121,14 +122,21 @@ func (l *Listener) heardAt(k *link) time.Time {
 	return k.heard
 }
 
+// note keeps what a heartbeat has found out, for Stats.
+func (l *Listener) note(health Health) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.numbers.HeartbeatRoundTrip = health.RoundTrip
+}
+
 // check compares what the session listens to with what it has been told, and
 // returns the gap where something is missing: all of it, when the session has come
 // to another process of the server.
-func (l *Listener) check(k *link, listening []string, moved bool, health Health) (gap *Gap) {
+func (l *Listener) check(k *link, listening []string, moved bool, asked time.Time) (gap *Gap) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	k.heard = time.Now()
-	l.numbers.HeartbeatRoundTrip = health.RoundTrip
+	from := k.certain
+	k.heard, k.certain = time.Now(), asked
 	heard := make(map[string]bool, len(listening))
 	for _, name := range listening {
 		heard[name] = !moved
@@ -138,7 +146,7 @@ func (l *Listener) check(k *link, listening []string, moved bool, health Health)
 			continue
 		}
 		if gap == nil {
-			gap = &Gap{Cause: GapListenLost, From: health.LastHeard}
+			gap = &Gap{Cause: GapListenLost, From: from}
 		}
 		l.missLocked(t, gap)
 	}

@@ -27,6 +27,7 @@ type link struct {
 
 	// The Listener's lock guards the fields below.
 	heard   time.Time     // when something last came
+	certain time.Time     // when the last request was sent that was answered: what was sent before has come
 	probe   string        // the channel of the delivery probe
 	arrived chan struct{} // closed when something has come over it
 }

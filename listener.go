@@ -224,6 +224,14 @@ func (l *Listener) deliver(k *link, items []wire.Notification) {
 // maxDeliveries is about how many deliveries are made before others get the lock.
 const maxDeliveries = 1024
 
+// Notifications of one channel that come together are delivered in runs: what a queue
+// needs is in the processor's cache after the first of them. Runs are short where
+// there are many subscribers, because of the lock.
+const (
+	maxRun           = 32
+	maxRunDeliveries = 32 << 10
+)
+
 // deliverSome delivers the first items and returns how many.
 func (l *Listener) deliverSome(k *link, items []wire.Notification, now time.Time) int {
 	l.mu.Lock()
@@ -233,27 +241,26 @@ func (l *Listener) deliverSome(k *link, items []wire.Notification, now time.Time
 		return len(items)
 	}
 	k.heard = now
-	var (
-		t         *topic
-		delivered uint64
-		i         int
-	)
-	for i = 0; i < len(items) && delivered < maxDeliveries; i++ {
-		n := &items[i]
-		l.numbers.Bytes += uint64(len(n.Channel) + len(n.Payload))
-		if t == nil || t.name != n.Channel {
-			if t = l.topics[n.Channel]; t == nil {
-				continue
-			}
-			l.heardLocked(t)
+	done, delivered := 0, 0
+	for done < len(items) && delivered < maxDeliveries {
+		t := l.topics[items[done].Channel]
+		if t == nil {
+			done++
+			continue
 		}
-		for j := len(t.subs) - 1; j >= 0; j-- { // from the end: a slow one may leave
-			if t.subs[j].put(n) {
-				delivered++
-			}
-		}
+		l.heardLocked(t)
+		run := t.run(items[done:])
+		delivered += t.deliver(run)
+		done += len(run)
 	}
-	l.numbers.Received += uint64(i)
-	l.numbers.Delivered += delivered
-	return i
+	l.countLocked(items[:done], delivered)
+	return done
+}
+
+func (l *Listener) countLocked(received []wire.Notification, delivered int) {
+	l.numbers.Received += uint64(len(received))
+	l.numbers.Delivered += uint64(delivered)
+	for i := range received {
+		l.numbers.Bytes += uint64(len(received[i].Channel) + len(received[i].Payload))
+	}
 }

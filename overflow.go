@@ -6,8 +6,12 @@ import (
 	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
-// putFull is put for a subscriber who may be too slow.
+// putFull is put for a subscriber who may be too slow, or who drops the oldest.
 func (s *Subscription) putFull(n *wire.Notification) bool {
+	if s.config.Overflow == OverflowDropOldest {
+		s.putNewest(n)
+		return true
+	}
 	if s.owed != nil && len(s.queue) < s.limit {
 		s.pay()
 	}
@@ -17,8 +21,6 @@ func (s *Subscription) putFull(n *wire.Notification) bool {
 			s.l.tellSlow(s)
 			s.l.endLocked(s, ErrSlowConsumer)
 			return false
-		case OverflowDropOldest:
-			s.dropAll()
 		default:
 			s.drop(1)
 			return false
@@ -26,6 +28,15 @@ func (s *Subscription) putFull(n *wire.Notification) bool {
 	}
 	s.queue <- Event{Notification: Notification(*n)}
 	return true
+}
+
+// putNewest is put for OverflowDropOldest.
+func (s *Subscription) putNewest(n *wire.Notification) {
+	if s.owed != nil || len(s.queue) >= cap(s.queue)-1 {
+		s.dropAll()
+	}
+	s.queue <- Event{Notification: Notification(*n)}
+	s.filled.Signal()
 }
 
 // drop counts n notifications that the subscriber does not get. The gap that tells
@@ -44,24 +55,20 @@ func (s *Subscription) drop(n int) {
 // a part of that.
 func (s *Subscription) dropAll() {
 	dropped := 0
-	for {
-		select {
-		case e := <-s.queue:
-			if e.Gap == nil {
-				dropped++
-			} else {
-				s.owed = e.Gap.and(s.owed)
-			}
-			continue
-		default:
+	var gap *Gap
+	for range len(s.queue) { // nobody else takes: take has the lock
+		if e := <-s.queue; e.Gap == nil {
+			dropped++
+		} else {
+			gap = gap.and(e.Gap)
 		}
-		if dropped > 0 {
-			s.drop(dropped)
-		}
-		if s.owed != nil {
-			s.pay()
-		}
-		return
+	}
+	s.owed = gap.and(s.owed)
+	if dropped > 0 {
+		s.drop(dropped)
+	}
+	if s.owed != nil {
+		s.pay()
 	}
 }
 
@@ -88,6 +95,9 @@ func (s *Subscription) owe(gap *Gap) {
 // pay puts the gap that is owed into the queue, where the caller has seen room.
 func (s *Subscription) pay() {
 	s.queue <- Event{Gap: s.owed} // does not wait: nobody else sends
+	if s.filled != nil {
+		s.filled.Signal()
+	}
 	s.owed = nil
 	s.l.numbers.Gaps++
 }

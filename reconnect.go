@@ -159,7 +159,7 @@ func (l *Listener) have(k *link) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.link = k
-	k.heard = k.since
+	k.heard, k.certain = k.since, k.since
 	for _, t := range l.topics {
 		l.changed[t] = struct{}{}
 	}
@@ -207,7 +207,7 @@ func (l *Listener) lose(k *link, err error) {
 // breakLocked marks all topics as not heard any more, and has a gap come, once they
 // are, for each subscriber who has heard.
 func (l *Listener) breakLocked(k *link, err error) {
-	gap := &Gap{Cause: GapReconnect, Err: err, From: k.heard}
+	gap := &Gap{Cause: GapReconnect, Err: err, From: k.certain}
 	if k.listened && l.outage == nil {
 		l.outage = gap
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/pgnotify/pgnotify/internal/wire"
@@ -23,7 +24,9 @@ const (
 	// with their number.
 	OverflowGap OverflowPolicy = iota
 	// OverflowDropOldest drops all that is in the queue, so that the subscriber goes
-	// on with what is newest. A [Gap] stands before that.
+	// on with what is newest. A [Gap] stands before that. One event, which was the
+	// next, may still come before the gap. It costs a goroutine for each subscription,
+	// and what is in the queue is lost when that ends.
 	OverflowDropOldest
 	// OverflowDisconnect ends the subscription. What is in the queue can still be
 	// taken; then Err is [ErrSlowConsumer].
@@ -84,10 +87,11 @@ type Subscription struct {
 	l      *Listener
 	config SubscriptionConfig
 	queue  chan Event    // the Listener sends, under its lock, and closes
-	out    chan Event    // what Events returns: queue, or what catchUpAll sends to
-	limit  int           // how many notifications the queue may hold
+	out    chan Event    // what Events returns: queue, or what pump sends to
+	limit  int           // how many notifications the queue may hold; 0: putFull knows
 	ready  chan struct{} // closed when Subscribe may return
 	stop   context.CancelFunc
+	filled *sync.Cond // the queue has become longer, or closed; nil but for OverflowDropOldest
 
 	// The Listener's lock guards the fields below.
 	seats    []seat
@@ -132,7 +136,7 @@ func (l *Listener) subscribe(ctx context.Context, config SubscriptionConfig) (*S
 	}
 	select {
 	case <-s.ready:
-		if err := s.Err(); err != nil {
+		if err := s.Err(); err != nil && err != ErrSlowConsumer { // which is who has heard already
 			return nil, err
 		}
 		return s, nil
@@ -164,6 +168,9 @@ func (l *Listener) newSubscription(config SubscriptionConfig) (*Subscription, er
 	config.Channels = slices.Compact(slices.Sorted(slices.Values(config.Channels)))
 	s := &Subscription{l: l, config: config, queue: make(chan Event, size), limit: size - 1, ready: make(chan struct{})}
 	s.out = s.queue
+	if config.Overflow == OverflowDropOldest {
+		s.limit, s.filled = 0, sync.NewCond(&l.mu)
+	}
 	return s, nil
 }
 
@@ -188,8 +195,8 @@ func (l *Listener) add(s *Subscription) error {
 			l.changed[t] = struct{}{}
 		}
 	}
-	if s.config.CatchUp != nil {
-		s.startCatchUpLocked()
+	if s.config.CatchUp != nil || s.config.Overflow == OverflowDropOldest {
+		s.startPumpLocked()
 	}
 	if s.missing == 0 {
 		s.hears()
@@ -353,6 +360,9 @@ func (l *Listener) endLocked(s *Subscription, err error) {
 		s.pay()
 	}
 	close(s.queue)
+	if s.filled != nil {
+		s.filled.Signal()
+	}
 	if s.stop != nil {
 		s.stop()
 	}

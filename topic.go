@@ -1,9 +1,12 @@
 package pgnotify
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/lib/pq"
+
+	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
 // A topic is a channel that a Listener hears, or is about to. The Listener's lock
@@ -33,24 +36,52 @@ func (t *topic) join(s *Subscription) {
 	t.subs = append(t.subs, s)
 }
 
-// leave takes a seat back; the last subscriber moves to it.
+// leave takes a seat back; the last subscriber moves to it. Seats are in the order
+// of their channels.
 func (t *topic) leave(at int) {
 	last := len(t.subs) - 1
 	moved := t.subs[last]
 	t.subs[at], t.subs[last] = moved, nil
 	t.subs = t.subs[:last]
-	for i := range moved.seats {
-		if moved.seats[i].topic == t {
-			moved.seats[i].at = at
-			return
+	if at == last {
+		return
+	}
+	i, _ := slices.BinarySearchFunc(moved.seats, t.name, func(s seat, name string) int {
+		return strings.Compare(s.topic.name, name)
+	})
+	moved.seats[i].at = at
+}
+
+// run returns the first of items, and as many behind it as are the topic's too and
+// to be delivered together.
+func (t *topic) run(items []wire.Notification) []wire.Notification {
+	limit := min(len(items), maxRun, maxRunDeliveries/max(len(t.subs), 1))
+	n := 1
+	for n < limit && items[n].Channel == t.name {
+		n++
+	}
+	return items[:n]
+}
+
+// deliver gives a run to the subscribers, and returns to how many queues its
+// notifications came.
+func (t *topic) deliver(run []wire.Notification) (delivered int) {
+	for i := len(t.subs) - 1; i >= 0; i-- { // from the end: a slow one may leave
+		s := t.subs[i]
+		for j := range run {
+			if s.put(&run[j]) {
+				delivered++
+			}
 		}
 	}
+	return delivered
 }
 
 // A change is what one round trip changes in what the session listens to: all of
 // it or, where the server refuses, nothing.
 type change struct {
 	listen, unlisten []*topic
+	part             bool // of a change that was refused
 	done             bool // acknowledged
 }
 
@@ -73,9 +104,12 @@ func (c *change) statements() string {
 func (c *change) halves() []*change {
 	half := len(c.listen) / 2
 	if half == 0 {
-		return []*change{{unlisten: c.unlisten}, {listen: c.listen}}
+		return []*change{{unlisten: c.unlisten, part: true}, {listen: c.listen, part: true}}
 	}
-	return []*change{{unlisten: c.unlisten, listen: c.listen[:half]}, {listen: c.listen[half:]}}
+	return []*change{
+		{unlisten: c.unlisten, listen: c.listen[:half], part: true},
+		{listen: c.listen[half:], part: true},
+	}
 }
 
 // takeChange returns how the session's channels differ from those wanted. The
@@ -132,6 +166,23 @@ func (l *Listener) acknowledgeLocked(c *change) {
 	for _, t := range c.unlisten {
 		if len(t.subs) == 0 {
 			l.forgetLocked(t)
+		}
+	}
+	if c.part {
+		c.breakInParts()
+	}
+}
+
+// breakInParts has a gap come for those who hear of a channel of the change before
+// others of theirs are heard again. Another one comes with the last of those.
+func (c *change) breakInParts() {
+	told := make(map[*Subscription]bool)
+	for _, t := range c.listen {
+		for _, s := range t.subs {
+			if s.live && s.broken != nil && !told[s] {
+				told[s] = true
+				s.owe(s.broken)
+			}
 		}
 	}
 }

@@ -1,0 +1,543 @@
+package pgnotify_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/pgnotify/pgnotify"
+	"github.com/pgnotify/pgnotify/internal/pgfake"
+)
+
+// impatient finds out within half a second that a session is silent.
+func impatient(c *pgnotify.ListenerConfig) {
+	c.Heartbeat, c.HeartbeatTimeout = 200*time.Millisecond, 300*time.Millisecond
+	c.MinBackoff, c.MaxBackoff = 20*time.Millisecond, 200*time.Millisecond
+}
+
+// listenOver is listen for any connector.
+func listenOver(t testing.TB, c driver.Connector, options ...func(*pgnotify.ListenerConfig)) (*pgnotify.Listener, *recorder) {
+	t.Helper()
+	events := newRecorder()
+	config := pgnotify.ListenerConfig{OnEvent: events.record, Logger: quiet}
+	for _, o := range options {
+		o(&config)
+	}
+	l, err := pgnotify.NewListener(c, &config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l, events
+}
+
+// wantGap checks that the next event is a gap because a session was lost for one
+// of the reasons.
+func wantGap(t testing.TB, sub *pgnotify.Subscription, reasons ...pgnotify.DisconnectReason) {
+	t.Helper()
+	gap := event(t, sub).Gap
+	if gap == nil || gap.Cause != pgnotify.GapReconnect {
+		t.Fatalf("gap %+v", gap)
+	}
+	wantLostFor(t, gap.Err, reasons...)
+}
+
+func wantLostFor(t testing.TB, err error, reasons ...pgnotify.DisconnectReason) {
+	t.Helper()
+	if lost, ok := asError[*pgnotify.DisconnectError](err); !ok || !slices.Contains(reasons, lost.Reason) {
+		t.Errorf("lost because of %v, want one of %v", err, reasons)
+	}
+}
+
+// wantPayload checks the next event.
+func wantPayload(t testing.TB, sub *pgnotify.Subscription, payload string) {
+	t.Helper()
+	if e := event(t, sub); e.Gap != nil || e.Payload != payload {
+		t.Fatalf("%+v, want %s", e, payload)
+	}
+}
+
+// L2: a proxy passes nothing on any more, one way or both, while its connections
+// live and keepalives are answered.
+func TestListenerBehindProxyThatFallsSilent(t *testing.T) {
+	eachListener(t, func(t *testing.T, db *sql.DB, dsn string) {
+		for _, both := range []bool{false, true} {
+			v, option := newValve(t, dsn)
+			l, events := listenOver(t, connector(t, dsn, option), impatient)
+			channel := uniqueName("a")
+			sub := subscribe(t, l, channel)
+			notify(t, db, channel, "before")
+			wantPayload(t, sub, "before")
+			began := time.Now()
+			v.shut(both)
+			notify(t, db, channel, "during")
+			wantLostFor(t, events.await(t, pgnotify.ListenerDisconnected, 1).Err, pgnotify.NetworkTimeout)
+			wantWithin(t, "noticing", began, 500*time.Millisecond)
+			v.open()
+			events.await(t, pgnotify.ListenerConnected, 2)
+			notify(t, db, channel, "after")
+			wantGap(t, sub, pgnotify.NetworkTimeout)
+			wantPayload(t, sub, "after")
+		}
+	})
+}
+
+// wantWithin checks how long something took, generously: the machine is shared.
+func wantWithin(t testing.TB, what string, began time.Time, limit time.Duration) {
+	t.Helper()
+	took := time.Since(began)
+	t.Logf("%s took %v", what, took)
+	if took > 5*limit+3*time.Second {
+		t.Errorf("%s took %v, should take %v", what, took, limit)
+	}
+}
+
+// A dying is a connector with sessions that do not live.
+type dying struct {
+	driver.Connector
+	attempts atomic.Int64
+	kill     func(driver.Conn)
+}
+
+func (d *dying) Connect(ctx context.Context) (driver.Conn, error) {
+	d.attempts.Add(1)
+	c, err := d.Connector.Connect(ctx)
+	if err == nil {
+		d.kill(c)
+	}
+	return c, err
+}
+
+// L13: sessions that are dead when they come, or die as soon as they listen, or
+// a moment later, do not have the Listener hurry.
+func TestListenerWithDeadSessionsIsNotHot(t *testing.T) {
+	t.Parallel()
+	slowly := func(c *pgnotify.ListenerConfig) {
+		c.MinBackoff, c.MaxBackoff = 20*time.Millisecond, 200*time.Millisecond
+	}
+	listens := func(after time.Duration) pgfake.Script {
+		return pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), pgfake.Send(pgfake.Complete("LISTEN"), pgfake.Ready('I')),
+			func(*pgfake.Session) error { time.Sleep(after); return nil }}
+	}
+	for name, script := range map[string]pgfake.Script{
+		"accepted":        {},
+		"greeted":         {pgfake.Greet()},
+		"ends at LISTEN":  {pgfake.Greet(), pgfake.Await('Q')},
+		"listens":         listens(0),
+		"listens shortly": listens(30 * time.Millisecond),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake := pgfake.Start(t, script)
+			l, _ := listen(t, fake.DSN(), slowly)
+			wantFewAttempts(t, l, fake.Sessions)
+		})
+	}
+	for name, kill := range map[string]func(*testing.T, *sql.DB) func(driver.Conn){
+		"closed": func(*testing.T, *sql.DB) func(driver.Conn) {
+			return func(c driver.Conn) { c.Close() }
+		},
+		"terminated": func(t *testing.T, db *sql.DB) func(driver.Conn) {
+			return func(c driver.Conn) {
+				pid := c.(*pgnotify.Conn).PID()
+				_, _ = db.ExecContext(testContext(t), "select pg_terminate_backend($1)", pid)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := &dying{Connector: connector(t, dsn(t)), kill: kill(t, open(t, dsn(t)))}
+			l, _ := listenOver(t, d, slowly)
+			wantFewAttempts(t, l, func() int { return int(d.attempts.Load()) })
+		})
+	}
+}
+
+// wantFewAttempts checks how often a Listener connects within a second: about 12
+// times, when it waits for 100 ms on average and for less at first.
+func wantFewAttempts(t *testing.T, l *pgnotify.Listener, attempts func() int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	began := time.Now()
+	sub, err := l.Subscribe(ctx, "a")
+	if err == nil {
+		defer sub.Close()
+	}
+	<-ctx.Done()
+	n, most := attempts(), int(40*max(1, time.Since(began).Seconds()))
+	t.Logf("%d attempts; Subscribe: %v", n, err)
+	if n < 3 || n > most {
+		t.Errorf("%d attempts, want 3 to %d", n, most)
+	}
+	if err != nil && (!errors.Is(err, context.DeadlineExceeded) || !pgnotify.IsDisconnect(err) && !isClosed(err)) {
+		t.Errorf("it does not tell why: %v", err)
+	}
+}
+
+func isClosed(err error) bool {
+	return errors.Is(err, net.ErrClosed) || strings.Contains(err.Error(), "EOF") || strings.Contains(err.Error(), "closed")
+}
+
+// L15: what the server answers is reported, by events and by Subscribe, and the
+// Listener backs off.
+func TestListenerReportsWhatTheServerRefuses(t *testing.T) {
+	t.Parallel()
+	refusesListen := func(code, hint string) string {
+		return pgfake.Start(t, pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), pgfake.Send(
+			pgfake.Frame('E', "SERROR\x00VERROR\x00C"+code+"\x00Mgo away\x00H"+hint+"\x00\x00"), pgfake.Ready('I')), pgfake.Drain()}).DSN()
+	}
+	s := ours(t)
+	const missing = "The segment may be lost; restart the server."
+	for name, c := range map[string]struct{ dsn, code, hint string }{
+		"a wrong password":   {s.DSN() + " user=t_scram password=hush", "28P01", ""},
+		"no pg_hba.conf":     {s.DSN() + " user=t_reject", "28000", ""},
+		"no database":        {s.DSN() + " dbname=nowhere", "3D000", ""},
+		"a missing segment":  {refusesListen("58P01", missing), "58P01", missing},
+		"in recovery":        {refusesListen("25006", ""), "25006", ""},
+		"too many clients":   {pgfake.Start(t, refusing("53300")).DSN(), "53300", ""},
+		"a server to be":     {pgfake.Start(t, refusing("57P03")).DSN(), "57P03", ""},
+		"an unknown feature": {refusesListen("0A000", ""), "0A000", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, events := listen(t, c.dsn, func(c *pgnotify.ListenerConfig) {
+				c.MinBackoff, c.MaxBackoff = 20*time.Millisecond, 200*time.Millisecond
+			})
+			wantRefusal(t, l, events, c.code, c.hint)
+		})
+	}
+}
+
+// L15, with a real standby.
+func TestListenerOnAStandby(t *testing.T) {
+	t.Parallel()
+	standby := startStandby(t)
+	for _, m := range (&testServer{Server: standby, dsn: standby.DSN(), ca: ours(t).ca}).modes() {
+		t.Run(m.name, func(t *testing.T) {
+			l, events := listen(t, m.dsn, func(c *pgnotify.ListenerConfig) {
+				c.MinBackoff, c.MaxBackoff = 20*time.Millisecond, 200*time.Millisecond
+			})
+			wantRefusal(t, l, events, "25006", "")
+		})
+	}
+}
+
+// wantRefusal checks that Subscribe, Ping and the events tell the server's error,
+// and that there are few attempts.
+func wantRefusal(t *testing.T, l *pgnotify.Listener, events *recorder, code, hint string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	began := time.Now()
+	_, err := l.Subscribe(ctx, "a")
+	n, most := len(events.all(pgnotify.ListenerReconnecting)), int(40*max(1, time.Since(began).Seconds()))
+	t.Logf("after %d attempts %v", n, err)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Subscribe: %v", err)
+	}
+	check := func(what string, err error) {
+		t.Helper()
+		if e, ok := asError[*pq.Error](err); !ok || string(e.Code) != code || e.Hint != hint {
+			t.Errorf("%s: %v, want %s with the hint %q", what, err, code, hint)
+		}
+		if err != nil && strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	check("Subscribe", err)
+	for _, e := range events.all(pgnotify.ListenerReconnecting, pgnotify.ListenerDisconnected) {
+		if e.Attempt == 1 && e.Err == nil {
+			continue // it was connected before somebody subscribed, and Disconnected tells
+		}
+		check("event", e.Err)
+		if !strings.Contains(e.String(), code) && !strings.Contains(e.String(), "pq: ") {
+			t.Errorf("event %v", e)
+		}
+	}
+	if n < 3 || n > most {
+		t.Errorf("%d attempts, want 3 to %d", n, most)
+	}
+	if all := events.all(pgnotify.ListenerConnected, pgnotify.ListenerDisconnected); len(all) > 0 && all[0].Kind == pgnotify.ListenerDisconnected {
+		t.Errorf("disconnected, and was not connected: %v", all)
+	}
+}
+
+// L7: a new session listens to some of a subscriber's channels before it listens to
+// the others, because the server refuses one that somebody else wants. What the
+// first ones bring stands behind a gap already.
+func TestGapComesWithTheFirstOfItsChannels(t *testing.T) {
+	t.Parallel()
+	s := newSender(t, dsn(t), 3)
+	send := func() {
+		for i := range s.channels {
+			if err := s.sendNumbers(i, 1, ""); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for range 10 { // the order of channels is random
+		v, option := newValve(t, dsn(t)+" sslmode=disable")
+		l, events := listenOver(t, connector(t, dsn(t)+" sslmode=disable", option))
+		sub := subscribe(t, l, s.channels...)
+		g := s.ledger("all channels", s.channels...)
+		send()
+		v.shut(true)
+		v.cut(false)
+		events.await(t, pgnotify.ListenerReconnecting, 1)
+		send()
+		refused := async(t, func() error {
+			_, err := l.Subscribe(testContext(t), "\xff")
+			return err
+		})
+		until(t, "it wants the other channel", func() bool { return l.Stats().Channels == 4 })
+		v.listen(func(request []byte) {
+			if strings.Contains(string(request), "LISTEN") {
+				send()
+			}
+		})
+		v.open()
+		events.await(t, pgnotify.ListenerConnected, 2)
+		if e, ok := asError[*pq.Error](recv(t, refused)); !ok || e.Code != "22021" {
+			t.Errorf("refused because of %v", e)
+		}
+		v.listen(nil)
+		send()
+		for !g.has([]int64{s.begun[0].Load(), s.begun[1].Load(), s.begun[2].Load()}) {
+			g.note(event(t, sub))
+		}
+		found, wrong := g.audit(s.sent(t))
+		t.Logf("%+v", found)
+		if len(wrong) > 0 || found.gaps == 0 {
+			t.Errorf("%d gaps: %q", found.gaps, wrong)
+		}
+		l.Close()
+	}
+}
+
+// L19: Close takes no time, whatever the Listener is doing, and leaves nothing.
+func TestListenerClosesAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, silence := range silences(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reached := make(chan struct{}, 100)
+			reach := func(*pgfake.Session) error { reached <- struct{}{}; return nil }
+			script := append(slices.Clone(silence.before), reach, pgfake.Drain())
+			if name == "chattering" {
+				script = append(pgfake.Script{script[0], reach}, silence.before[1:]...)
+			}
+			l, _ := listen(t, pgfake.Start(t, script).DSN()+silence.parameters)
+			recv(t, reached)
+			closeAtOnce(t, l)
+		})
+	}
+	dial := make(chan struct{}, 1)
+	noDial := func(c *pgnotify.Config) {
+		c.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			dial <- struct{}{}
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+	}
+	t.Run("dial", func(t *testing.T) {
+		t.Parallel()
+		l, _ := listenOver(t, connector(t, dsn(t), noDial))
+		recv(t, dial)
+		closeAtOnce(t, l)
+	})
+	t.Run("backoff", func(t *testing.T) {
+		t.Parallel()
+		l, events := listen(t, fmt.Sprintf("host=127.0.0.1 port=%d sslmode=disable", closedPort(t)), func(c *pgnotify.ListenerConfig) {
+			c.MinBackoff, c.MaxBackoff = time.Hour, time.Hour
+		})
+		events.await(t, pgnotify.ListenerReconnecting, 2)
+		closeAtOnce(t, l)
+	})
+	answer := pgfake.Send(pgfake.Complete("LISTEN"), pgfake.Ready('I'))
+	for name, steps := range map[string]pgfake.Script{
+		"LISTEN":               {pgfake.Greet(), pgfake.Await('Q')},
+		"half an answer to it": {pgfake.Greet(), pgfake.Await('Q'), pgfake.Send(pgfake.Complete("LISTEN"), pgfake.RawFrame('Z', 5, ""))},
+		"heartbeat":            {pgfake.Greet(), pgfake.Await('Q'), answer, pgfake.Await('Q')},
+		"half a row of it":     {pgfake.Greet(), pgfake.Await('Q'), answer, pgfake.Await('Q'), pgfake.Send(pgfake.Columns("one"), pgfake.RawFrame('D', 100, "\x00\x01"))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reached := make(chan struct{}, 100)
+			script := append(steps, func(*pgfake.Session) error { reached <- struct{}{}; return nil }, pgfake.Drain())
+			l, _ := listen(t, pgfake.Start(t, script).DSN(), func(c *pgnotify.ListenerConfig) {
+				c.Heartbeat, c.HeartbeatTimeout = 10*time.Millisecond, time.Hour
+			})
+			subscribeLater(t, l, "a")
+			recv(t, reached)
+			closeAtOnce(t, l)
+		})
+	}
+	t.Run("a LISTEN that nobody reads", func(t *testing.T) {
+		t.Parallel()
+		reached := make(chan struct{}, 100)
+		fake := pgfake.Start(t, pgfake.Script{pgfake.Greet(), func(*pgfake.Session) error { reached <- struct{}{}; return nil }, pgfake.Hang()})
+		l, _ := listenOver(t, connector(t, fake.DSN(), func(c *pgnotify.Config) {
+			c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := new(net.Dialer).DialContext(ctx, network, address)
+				if err == nil {
+					err = conn.(*net.TCPConn).SetWriteBuffer(1 << 14)
+				}
+				return conn, err
+			}
+		}))
+		channels := make([]string, 20_000)
+		for i := range channels {
+			channels[i] = fmt.Sprintf("%063d", i)
+		}
+		subscribeLater(t, l, channels...)
+		recv(t, reached)
+		time.Sleep(50 * time.Millisecond) // so that the write is under way
+		closeAtOnce(t, l)
+	})
+}
+
+// subscribeLater subscribes on a goroutine that ends with the test, as the Listener
+// does.
+func subscribeLater(t *testing.T, l *pgnotify.Listener, channels ...string) {
+	done := async(t, func() error {
+		_, err := l.Subscribe(context.Background(), channels...)
+		return err
+	})
+	t.Cleanup(func() {
+		l.Close()
+		if err := recv(t, done); err != nil && !errors.Is(err, pgnotify.ErrClosed) {
+			t.Errorf("Subscribe: %v", err)
+		}
+	})
+}
+
+// closeAtOnce closes a Listener, which should take less than 100 ms.
+func closeAtOnce(t testing.TB, l *pgnotify.Listener) {
+	t.Helper()
+	began := time.Now()
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	took := time.Since(began)
+	if took > 100*time.Millisecond {
+		t.Logf("Close took %v", took)
+	}
+	if took > time.Second {
+		t.Errorf("Close took %v", took)
+	}
+}
+
+// L19: a Listener with full queues, over each way to a real server, which has no
+// process for it afterwards.
+func TestListenerWithFullQueuesClosesAtOnce(t *testing.T) {
+	eachListener(t, func(t *testing.T, db *sql.DB, dsn string) {
+		l, events := listen(t, dsn)
+		channel := uniqueName("a")
+		for _, overflow := range []pgnotify.OverflowPolicy{pgnotify.OverflowGap, pgnotify.OverflowDropOldest} {
+			for _, catchUp := range []func(context.Context, pgnotify.Gap) error{nil, func(ctx context.Context, _ pgnotify.Gap) error {
+				<-ctx.Done()
+				return ctx.Err()
+			}} {
+				_, err := l.SubscribeConfig(testContext(t), pgnotify.SubscriptionConfig{
+					Channels: []string{channel}, QueueSize: 2, Overflow: overflow, CatchUp: catchUp})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		pid := events.await(t, pgnotify.ListenerConnected, 1).PID
+		mustExec(t, db, "select pg_notify($1, repeat('x', 1000) || i) from generate_series(1, 20000) i", channel)
+		events.await(t, pgnotify.ListenerSlowConsumer, 1)
+		closeAtOnce(t, l)
+		until(t, "the server has no process for it", func() bool {
+			return !queryValue[bool](t, db, "select exists (select from pg_stat_activity where pid = $1)", pid)
+		})
+	})
+}
+
+// L25: attempts that fail, and events that nobody takes, use no more and more
+// memory, and no goroutines.
+func TestListenerThatFailsForLongStaysSmall(t *testing.T) {
+	const attempts = 500
+	var made atomic.Int64
+	blocked := make(chan struct{})
+	c := connector(t, "host=127.0.0.1 port=1 sslmode=disable", func(c *pgnotify.Config) {
+		c.DialContext = func(context.Context, string, string) (net.Conn, error) {
+			made.Add(1)
+			return nil, fmt.Errorf("no way: %s", strings.Repeat("x", 10_000))
+		}
+	})
+	events := newRecorder()
+	l, err := pgnotify.NewListener(c, &pgnotify.ListenerConfig{
+		MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond, Logger: quiet,
+		OnEvent: func(e pgnotify.ListenerEvent) {
+			<-blocked
+			events.record(e)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	subscribeLater(t, l, "a")
+	until(t, "100 attempts", func() bool { return made.Load() >= 300 }) // more than there is room for events
+	used, goroutines := heap(), runtime.NumGoroutine()
+	until(t, "more attempts", func() bool { return made.Load() >= 300+attempts })
+	more, moreGoroutines := heap()-used, runtime.NumGoroutine()-goroutines
+	t.Logf("%d more bytes and %d more goroutines after %d more attempts", more, moreGoroutines, attempts)
+	if more > 1<<20 || moreGoroutines > 2 {
+		t.Errorf("%d more bytes, %d more goroutines", more, moreGoroutines)
+	}
+	closeAtOnce(t, l)
+	close(blocked)
+	events.await(t, pgnotify.ListenerClosed, 1)
+	if n := len(events.all()); n > 300 {
+		t.Errorf("%d events were kept", n)
+	}
+}
+
+// L18: a subscriber who reads nothing does not hold up the server's process: it
+// gets rid of all that it has to say, and then holds back no VACUUM.
+func TestSubscriberWhoReadsNothingHoldsUpNobody(t *testing.T) {
+	const sent = 100_000
+	for _, m := range modes(t) {
+		t.Run(m.name, func(t *testing.T) {
+			db := open(t, m.dsn)
+			l, events := listen(t, m.dsn)
+			channel := uniqueName("a")
+			before := heap()
+			subscribe(t, l, channel)
+			pid := events.await(t, pgnotify.ListenerConnected, 1).PID
+			for range 10 {
+				mustExec(t, db, "select count(pg_notify($1, i || repeat('x', 100))) from generate_series(1, $2) i", channel, sent/10)
+			}
+			until(t, "all has been received", func() bool { return l.Stats().Received == sent })
+			until(t, "the server's process waits for its client", func() bool {
+				return queryValue[bool](t, db, `select wait_event is not distinct from 'ClientRead' and backend_xmin is null
+					from pg_stat_activity where pid = $1`, pid)
+			})
+			if used := heap() - before; used > 4<<20 {
+				t.Errorf("%d bytes for %d notifications", used, sent)
+			}
+			if usage := queryValue[float64](t, db, "select pg_notification_queue_usage()"); usage > 0.01 {
+				t.Errorf("the server's queue is full by %v", usage)
+			}
+			if _, err := l.Ping(testContext(t)); err != nil {
+				t.Error(err)
+			}
+			closeAtOnce(t, l)
+		})
+	}
+}
