@@ -24,7 +24,7 @@ var theServer struct {
 }
 
 func TestMain(m *testing.M) {
-	beGreeter()
+	beChild()
 	code := m.Run()
 	if s := theServer.Server; s != nil {
 		if err := s.Close(); err != nil {
@@ -75,6 +75,7 @@ func testContext(t *testing.T) context.Context {
 func TestScenarios(t *testing.T) {
 	for _, s := range scenarios() {
 		t.Run(s.name, func(t *testing.T) {
+			s = s.quickly()
 			got, err := measureScenario(testContext(t), s, dsn(t), effort{rounds: 2, count: s.quick})
 			if err != nil {
 				t.Fatal(err)
@@ -90,6 +91,9 @@ func TestScenarios(t *testing.T) {
 				}
 			}
 			checkPromises(t, got)
+			if strings.HasPrefix(s.name, "receive/") {
+				checkAllocations(t, got)
+			}
 		})
 	}
 }
@@ -112,6 +116,26 @@ func checkPromises(t *testing.T, o outcome) {
 			if ours := of(pgnotifyName); ours != 100 {
 				t.Errorf("pgnotify kept its session after %.0f %% of cancelled statements", ours)
 			}
+		case droppedLabel:
+			for i, c := range l.Cells {
+				if c.Value != 0 {
+					t.Errorf("%s is measured without %.0f notifications that were dropped", o.Contenders[i], c.Value)
+				}
+			}
+		case furtherAllocsLabel:
+			if got := of(thousandName); got > 0.01 {
+				t.Errorf("a delivery to a further subscriber allocates %.3f times", got)
+			}
+		case moreSubscriptionGoroutines:
+			for i, c := range l.Cells {
+				if c.Value > 0.5 {
+					t.Errorf("%s: subscriptions need %.0f goroutines", o.Contenders[i], c.Value)
+				}
+			}
+		case requestsLabel:
+			if got := of(listenerName); got != 1 {
+				t.Errorf("a Listener needs %.1f round trips to listen again", got)
+			}
 		case moreGoroutines:
 			want := 1.0
 			if runtime.GOOS == "windows" { // no means to watch
@@ -124,12 +148,25 @@ func checkPromises(t *testing.T, o outcome) {
 	}
 }
 
+// checkAllocations wants one for a notification at the most, whatever the buffers
+// have room for.
+func checkAllocations(t *testing.T, o outcome) {
+	t.Helper()
+	cells := o.cellsOf(allocationsLabel)
+	for _, name := range []string{connName, listenerName} {
+		if got := cells[slices.Index(o.Contenders, name)].Value; got > 1.5 {
+			t.Errorf("%s allocates %.2f times for a notification", name, got)
+		}
+	}
+}
+
 // TestRun runs the program as a user would.
 func TestRun(t *testing.T) {
 	t.Setenv("PGNOTIFY_DSN", dsn(t))
 	var out strings.Builder
-	file := filepath.Join(t.TempDir(), "results.json")
-	o := options{quick: true, only: "^query/simple$", rounds: 1, json: file}
+	folder := t.TempDir()
+	file, markdown := filepath.Join(folder, "results.json"), filepath.Join(folder, "results.md")
+	o := options{quick: true, only: "^query/simple$", rounds: 1, json: file, markdown: markdown, plots: filepath.Join(folder, "plots")}
 	if err := run(testContext(t), o, &out); err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +179,18 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	page, err := os.ReadFile(markdown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"# Benchmarks", "| Go | " + runtime.Version(), "## query/simple", "| CPU, µs |", "](plots/query.svg)"} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("%q is not in the Markdown:\n%s", want, page)
+		}
+	}
+	if svg, err := os.ReadFile(filepath.Join(folder, "plots", "query.svg")); err != nil || !strings.Contains(string(svg), pgxName) {
+		t.Errorf("%v, in %s", err, svg)
+	}
 	var r report
 	if err := json.Unmarshal(text, &r); err != nil || len(r.Outcomes) != 1 || len(r.Heading) == 0 {
 		t.Errorf("%v, in %s", err, text)
@@ -149,7 +198,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestChoose(t *testing.T) {
-	for expression, want := range map[string]int{"": len(scenarios()), "^query/": 4, "^cancel$": 1} {
+	for expression, want := range map[string]int{"": len(scenarios()), "^query/": 4, "^cancel$": 1, "^receive/": 8, "^latency/": 2, "reconnect": 2} {
 		if got, err := choose(expression); err != nil || len(got) != want {
 			t.Errorf("%q: %d scenarios, %v", expression, len(got), err)
 		}
@@ -211,7 +260,7 @@ func TestSumUp(t *testing.T) {
 		contenders: []contender{{name: "a"}, {name: "b"}, {name: "c"}},
 		metrics: []metric{
 			{label: "plain", quantity: "x", summary: medianOf},
-			{label: "ratio", quantity: "x", summary: medianOf, base: "b", relate: ratio},
+			{label: "ratio", quantity: "x", summary: medianOf, base: []string{"b"}, relate: ratio},
 		},
 	}
 	o := s.sumUp(effort{}, []record{{"x": {1, 20, 3}}, {"x": {2, 10, 1}}, {}})
@@ -224,6 +273,66 @@ func TestSumUp(t *testing.T) {
 		}
 		if l.Cells[2] != nil {
 			t.Errorf("%s of one who has no such value: %v", l.Label, l.Cells[2])
+		}
+	}
+}
+
+// TestBestPeer relates values to those of the better one, of the same round.
+func TestBestPeer(t *testing.T) {
+	s := scenario{
+		contenders: []contender{{name: "a"}, {name: "b"}, {name: "c"}},
+		metrics:    []metric{{label: "ratio", quantity: "x", summary: sumOf, base: []string{"b", "c"}, relate: ratio}},
+	}
+	o := s.sumUp(effort{}, []record{{"x": {6, 6, 6}}, {"x": {2, 3, 2}}, {"x": {1, 4, 4}}})
+	for i, want := range []float64{3 + 2 + 3, 3, 0.5 + 4./3 + 2} {
+		if got := o.Lines[0].Cells[i].Value; math.Abs(got-want) > 1e-9 {
+			t.Errorf("%s: %v, want %v", o.Contenders[i], got, want)
+		}
+	}
+}
+
+// TestFigures: what is to be drawn is there.
+func TestFigures(t *testing.T) {
+	r := &report{}
+	for _, s := range scenarios() {
+		o := outcome{Name: s.name}
+		for _, c := range s.contenders {
+			o.Contenders = append(o.Contenders, c.name)
+		}
+		for _, m := range s.metrics {
+			l := line{Label: m.label}
+			for range s.contenders {
+				l.Cells = append(l.Cells, &cell{1, 1, 1})
+			}
+			o.Lines = append(o.Lines, l)
+		}
+		r.Outcomes = append(r.Outcomes, o)
+	}
+	for _, f := range figures {
+		groups := f.of(r)
+		if len(groups) == 0 {
+			t.Errorf("%s: no scenario", f.file)
+		}
+		for _, g := range groups {
+			if len(g.bars) < 2 {
+				t.Errorf("%s: %s has no %q", f.file, g.name, f.label)
+			}
+		}
+	}
+	folder := filepath.Join(t.TempDir(), "plots")
+	drawn, err := drawFigures(folder, r)
+	if err != nil || len(drawn) != len(figures) {
+		t.Errorf("%d of %d figures are drawn: %v", len(drawn), len(figures), err)
+	}
+}
+
+func TestLinkFrom(t *testing.T) {
+	for file, want := range map[string]string{
+		"../docs/benchmarks.md": "../bench/README.md",
+		"results.md":            "README.md",
+	} {
+		if got := linkFrom(file, "README.md"); got != want {
+			t.Errorf("from %s: %s, want %s", file, got, want)
 		}
 	}
 }

@@ -35,7 +35,7 @@ func cancelScenarios() []scenario {
 		},
 	}
 	for _, d := range sqlDrivers {
-		s.contenders = append(s.contenders, contender{d.name, d.startCanceller})
+		s.contenders = append(s.contenders, contender{name: d.name, start: d.startCanceller})
 	}
 	return []scenario{s}
 }

@@ -41,3 +41,6 @@ func measure(r record, count int, f func() error) error {
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// allocationsLabel is the label of objects taken from the heap.
+const allocationsLabel = "allocations"

@@ -1,20 +1,17 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"time"
 )
 
-// greeterFlag has this program be a greeter's process. It is not for users.
+// greeterFlag has this program be a greeter: a server that lets everybody in and
+// then says nothing.
 const greeterFlag = "-be-a-greeter"
 
 // greeting lets a session in: what the drivers want to hear before they believe
@@ -57,59 +54,10 @@ func listen() (l net.Listener, dsn string, err error) {
 	return l, fmt.Sprintf("host=%s port=%d user=bench dbname=bench sslmode=disable", address.IP, address.Port), nil
 }
 
-// A greeter is a server that lets everybody in and then says nothing. It is a
-// process of its own, so that what its ends of the connections need is not
-// counted. It ends with this one at the latest.
-type greeter struct {
-	dsn   string
-	cmd   *exec.Cmd
-	stdin io.Closer // tells it to end
-}
-
-func startGreeter(ctx context.Context) (*greeter, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, self, greeterFlag)
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	g := &greeter{cmd: cmd, stdin: stdin}
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("the greeter's process: %w", err), g.close())
-	}
-	g.dsn = strings.TrimSpace(line)
-	return g, nil
-}
-
-func (g *greeter) close() error { return errors.Join(g.stdin.Close(), g.cmd.Wait()) }
-
-// beGreeter is the greeter's process, if this one was started as that. It does
-// not return then.
-func beGreeter() {
-	if len(os.Args) != 2 || os.Args[1] != greeterFlag {
-		return
-	}
-	l, dsn, err := listen()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "greeter:", err)
-		os.Exit(1)
-	}
+// beGreeter lets everybody in and then says nothing.
+func beGreeter(l net.Listener) {
 	go serveSilence(l) // ends with the process
-	fmt.Println(dsn)
-	_, _ = io.Copy(io.Discard, os.Stdin) // until the other process is done, or gone
-	os.Exit(0)
+	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
 func serveSilence(l net.Listener) {

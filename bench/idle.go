@@ -52,7 +52,7 @@ func idleScenario() scenario {
 			{label: moreGoroutines, quantity: idleGoroutines, summary: medianOf},
 			{label: "OS threads more, for all", quantity: idleThreads, summary: medianOf},
 			{label: "heap, bytes a session", quantity: idleHeap, summary: medianOf},
-			{label: "the same, more than unwatched", quantity: idleHeap, summary: medianOf, base: unwatchedName, relate: difference},
+			{label: "the same, more than unwatched", quantity: idleHeap, summary: medianOf, base: []string{unwatchedName}, relate: difference},
 			{label: "stack, bytes a session", quantity: idleStack, summary: medianOf},
 		},
 	}
@@ -68,8 +68,8 @@ func idleScenario() scenario {
 		{libpqName, registered("postgres")},
 		{pgxName, registered("pgx")},
 	} {
-		s.contenders = append(s.contenders, contender{c.name, func(ctx context.Context, _ string) (*worker, error) {
-			g, err := startGreeter(ctx)
+		s.contenders = append(s.contenders, contender{name: c.name, start: func(ctx context.Context, _ string) (*worker, error) {
+			g, err := startChild(ctx, greeterFlag)
 			if err != nil {
 				return nil, err
 			}

@@ -43,7 +43,7 @@ func lossScenario() scenario {
 		{"100 watched", func(count int) int { return min(100, count) }},
 		{"all watched", func(count int) int { return count }},
 	} {
-		s.contenders = append(s.contenders, contender{c.name, func(ctx context.Context, _ string) (*worker, error) {
+		s.contenders = append(s.contenders, contender{name: c.name, start: func(ctx context.Context, _ string) (*worker, error) {
 			l, err := startLoser(ctx)
 			if err != nil {
 				return nil, err
@@ -60,7 +60,7 @@ func lossScenario() scenario {
 // A loser loses sessions. The server of these is in this process, so that there
 // is one clock; those that stay are at a greeter.
 type loser struct {
-	others    *greeter
+	others    *child
 	listener  net.Listener
 	connector *pgnotify.Connector // of those that are lost
 	ends      chan net.Conn       // the server's, one for each session
@@ -75,7 +75,7 @@ func startLoser(ctx context.Context) (*loser, error) {
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	others, err := startGreeter(ctx)
+	others, err := startChild(ctx, greeterFlag)
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}

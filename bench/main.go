@@ -1,4 +1,4 @@
-// Bench measures pgnotify beside lib/pq and pgx/stdlib, in one process and on one
+// Bench measures pgnotify beside lib/pq, pgx and others, in one process and on one
 // server, round by round in turn. README.md says what is measured and how to read
 // it.
 package main
@@ -22,8 +22,8 @@ import (
 
 const usage = `Usage: go run . [flags]
 
-Measures pgnotify, lib/pq and pgx/stdlib beside each other and prints a table for
-each scenario. All of it takes about three minutes.
+Measures pgnotify, lib/pq, pgx and others beside each other and prints a table for
+each scenario. All of it takes about ten minutes.
 
 The server is the one that PGNOTIFY_DSN names, or else the PG* variables; without
 these a private one is started, and removed at the end. Nothing is created on a
@@ -37,17 +37,21 @@ type options struct {
 	only        string
 	rounds      int
 	json        string
+	markdown    string
+	plots       string
 	profile     string
 }
 
 func main() {
-	beGreeter()
+	beChild()
 	var o options
-	flag.BoolVar(&o.quick, "quick", false, "few and short rounds: seconds, to see that it works")
+	flag.BoolVar(&o.quick, "quick", false, "few and short rounds: a minute at most, to see that it works")
 	flag.BoolVar(&o.list, "list", false, "list the scenarios and measure nothing")
 	flag.StringVar(&o.only, "run", "", "only scenarios whose name matches this `regexp`")
 	flag.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("`number` of rounds (default %d, quick %d)", fullRounds, quickRounds))
 	flag.StringVar(&o.json, "json", "", "also write all results to this `file`")
+	flag.StringVar(&o.markdown, "markdown", "", "also write all tables to this `file`, as Markdown")
+	flag.StringVar(&o.plots, "plots", "", "also draw SVG plots of what matters most into this `folder`;\nthe Markdown shows them")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile to this `file`; pick one driver with\n"+
 		"go tool pprof -tagfocus contender=pgnotify (profiling costs time too)")
 	flag.Usage = func() {
@@ -100,6 +104,9 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	defer func() { err = errors.Join(err, end()) }()
 	started := time.Now()
 	for _, s := range chosen {
+		if o.quick {
+			s = s.quickly()
+		}
 		result, err := measureScenario(ctx, s, server.DSN(), o.effort(s))
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
@@ -108,7 +115,19 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		r.Outcomes = append(r.Outcomes, result)
 	}
 	fmt.Fprintf(out, "\nmeasured in %.0f s%s\n", time.Since(started).Seconds(), loadAverage())
-	return writeJSON(o.json, r)
+	return r.write(o)
+}
+
+// write writes the files that were asked for.
+func (r *report) write(o options) error {
+	if err := writeJSON(o.json, r); err != nil {
+		return err
+	}
+	drawn, err := drawFigures(o.plots, r)
+	if err != nil {
+		return err
+	}
+	return writeMarkdown(o.markdown, r, drawn)
 }
 
 // choose returns the scenarios whose name matches the expression.

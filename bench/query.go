@@ -10,6 +10,9 @@ import (
 // An ask runs a query whose answer is the number 1.
 type ask func(ctx context.Context) *sql.Row
 
+// queryRatioLabel is the label of how the costs compare.
+const queryRatioLabel = "CPU, times lib/pq's"
+
 // driversGoroutines is the label of the goroutines that a driver starts itself.
 const driversGoroutines = "of these by the driver"
 
@@ -17,12 +20,12 @@ const driversGoroutines = "of these by the driver"
 // one that database/sql starts for rows under a context that can be cancelled.
 var queryMetrics = []metric{
 	{label: "CPU, µs", quantity: cpuMicros, summary: medianOf},
-	{label: "CPU, times lib/pq's", quantity: cpuMicros, summary: medianOf, base: libpqName, relate: ratio},
+	{label: queryRatioLabel, quantity: cpuMicros, summary: medianOf, base: []string{libpqName}, relate: ratio},
 	{label: "wall time, µs", quantity: wallMicros, summary: medianOf},
-	{label: "allocations", quantity: allocs, summary: medianOf},
+	{label: allocationsLabel, quantity: allocs, summary: medianOf},
 	{label: "bytes allocated", quantity: allocBytes, summary: medianOf},
 	{label: "goroutines started", quantity: goroutines, summary: medianOf},
-	{label: driversGoroutines, quantity: goroutines, summary: medianOf, base: noneName, relate: difference},
+	{label: driversGoroutines, quantity: goroutines, summary: medianOf, base: []string{noneName}, relate: difference},
 }
 
 // queryScenarios are queries of one row, each under a context of its own that can
@@ -54,7 +57,7 @@ func queryScenario(name, about string, prepare func(context.Context, *sql.DB) (a
 		metrics: queryMetrics,
 	}
 	for _, d := range append(sqlDrivers, noDriver) {
-		s.contenders = append(s.contenders, contender{d.name, func(ctx context.Context, dsn string) (*worker, error) {
+		s.contenders = append(s.contenders, contender{name: d.name, start: func(ctx context.Context, dsn string) (*worker, error) {
 			db, err := d.open(ctx, dsn)
 			if err != nil {
 				return nil, err

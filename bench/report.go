@@ -98,6 +98,14 @@ func cpuModel() string {
 	return ""
 }
 
+// measuredModules are the modules of contenders, and what tables call them.
+var measuredModules = []struct{ path, name string }{
+	{"github.com/lib/pq", libpqName},
+	{"github.com/jackc/pgx/v5", "pgx and " + pgxName + " (default: cached prepared statements)"},
+	{"github.com/jackc/pgxlisten", pgxlistenName},
+	{"github.com/uptrace/bun/driver/pgdriver", bunName},
+}
+
 // driverVersions are those that this program was built with.
 func driverVersions() []string {
 	versions := []string{"pgnotify of this checkout"}
@@ -105,12 +113,11 @@ func driverVersions() []string {
 	if info == nil {
 		return versions
 	}
-	for _, m := range info.Deps {
-		switch m.Path {
-		case "github.com/lib/pq":
-			versions = append(versions, libpqName+" "+m.Version)
-		case "github.com/jackc/pgx/v5":
-			versions = append(versions, pgxName+" "+m.Version+" (default: cached prepared statements)")
+	for _, measured := range measuredModules {
+		for _, m := range info.Deps {
+			if m.Path == measured.path {
+				versions = append(versions, measured.name+" "+m.Version)
+			}
 		}
 	}
 	return versions

@@ -32,9 +32,9 @@ func measureScenario(ctx context.Context, s scenario, dsn string, e effort) (_ o
 	}()
 	records := make([]record, len(s.contenders))
 	for i, c := range s.contenders {
-		w, err := c.start(ctx, dsn)
+		w, err := start(ctx, c, dsn)
 		if err != nil {
-			return outcome{}, fmt.Errorf("%s: %w", c.name, err)
+			return outcome{}, err
 		}
 		workers = append(workers, w)
 		if err := playRound(ctx, c.name, w, e.count, record{}); err != nil {
@@ -50,6 +50,18 @@ func measureScenario(ctx context.Context, s scenario, dsn string, e effort) (_ o
 		}
 	}
 	return s.sumUp(e, records), nil
+}
+
+// start starts a contender. Its name is a label in profiles, also of the goroutines
+// that it starts.
+func start(ctx context.Context, c contender, dsn string) (w *worker, err error) {
+	pprof.Do(ctx, pprof.Labels("contender", c.name), func(ctx context.Context) {
+		w, err = c.start(ctx, dsn)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.name, err)
+	}
+	return w, nil
 }
 
 // playRound has one contender do one round. Its name is a label in profiles.

@@ -21,6 +21,7 @@ type scenario struct {
 type contender struct {
 	name  string
 	start func(ctx context.Context, dsn string) (*worker, error)
+	slow  bool // takes no part in a quick run
 }
 
 // A worker is a contender that is connected and ready.
@@ -35,7 +36,16 @@ type worker struct {
 
 // scenarios returns all of them, in the order in which they run.
 func scenarios() []scenario {
-	return slices.Concat(queryScenarios(), cancelScenarios(), []scenario{idleScenario(), lossScenario()})
+	return slices.Concat(
+		queryScenarios(), cancelScenarios(), []scenario{idleScenario(), lossScenario()},
+		receiveScenarios(), fanOutScenarios(), latencyScenarios(), reconnectScenarios(),
+	)
+}
+
+// quickly returns the scenario without its slow contenders.
+func (s scenario) quickly() scenario {
+	s.contenders = slices.DeleteFunc(slices.Clone(s.contenders), func(c contender) bool { return c.slow })
+	return s
 }
 
 // A record is what was measured of one contender: for each quantity its values,
@@ -53,8 +63,9 @@ type metric struct {
 	summary  func([]float64) cell
 
 	// Where relate is set, each value is first related to the one that the
-	// contender named base has from the same round.
-	base   string
+	// contender named base has from the same round; where several are named, it is
+	// the one with the least median.
+	base   []string
 	relate func(value, base float64) float64
 }
 
@@ -90,16 +101,26 @@ func (s scenario) sumUp(e effort, records []record) outcome {
 	}
 	for _, m := range s.metrics {
 		l := line{Label: m.label}
-		var base []float64
-		if i := slices.Index(o.Contenders, m.base); i >= 0 {
-			base = records[i][m.quantity]
-		}
+		base := m.baseOf(o.Contenders, records)
 		for _, r := range records {
 			l.Cells = append(l.Cells, m.cell(r[m.quantity], base))
 		}
 		o.Lines = append(o.Lines, l)
 	}
 	return o
+}
+
+// baseOf returns what the values of the contenders are related to, round by round.
+func (m metric) baseOf(contenders []string, records []record) (base []float64) {
+	for i, name := range contenders {
+		if !slices.Contains(m.base, name) {
+			continue
+		}
+		if values := records[i][m.quantity]; base == nil || quantile(values, 0.5) < quantile(base, 0.5) {
+			base = values
+		}
+	}
+	return base
 }
 
 func (m metric) cell(values, base []float64) *cell {

@@ -52,3 +52,20 @@ func ratio(value, base float64) float64 {
 }
 
 func difference(value, base float64) float64 { return value - base }
+
+// sumOf is a summary.
+func sumOf(values []float64) cell {
+	var sum float64
+	for _, v := range values {
+		sum += v
+	}
+	return cell{sum, sum, sum}
+}
+
+// inNanos returns a summary of values in µs that is in ns.
+func inNanos(summary func([]float64) cell) func([]float64) cell {
+	return func(values []float64) cell {
+		c := summary(values)
+		return cell{1000 * c.Value, 1000 * c.Low, 1000 * c.High}
+	}
+}

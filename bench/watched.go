@@ -66,10 +66,10 @@ func watchedScenario() scenario {
 		quick: 500,
 		metrics: []metric{
 			{label: "CPU, µs", quantity: cpuMicros, summary: medianOf},
-			{label: "CPU, times the unwatched one's", quantity: cpuMicros, summary: medianOf, base: unwatchedName, relate: ratio},
+			{label: "CPU, times the unwatched one's", quantity: cpuMicros, summary: medianOf, base: []string{unwatchedName}, relate: ratio},
 			{label: "wall time, µs", quantity: wallMicros, summary: medianOf},
-			{label: "wall time, times the unwatched one's", quantity: wallMicros, summary: medianOf, base: unwatchedName, relate: ratio},
-			{label: "allocations", quantity: allocs, summary: medianOf},
+			{label: "wall time, times the unwatched one's", quantity: wallMicros, summary: medianOf, base: []string{unwatchedName}, relate: ratio},
+			{label: allocationsLabel, quantity: allocs, summary: medianOf},
 			{label: "bytes allocated", quantity: allocBytes, summary: medianOf},
 		},
 	}
@@ -77,7 +77,7 @@ func watchedScenario() scenario {
 		name    string
 		watched bool
 	}{{pgnotifyName, true}, {unwatchedName, false}} {
-		s.contenders = append(s.contenders, contender{c.name, func(ctx context.Context, dsn string) (*worker, error) {
+		s.contenders = append(s.contenders, contender{name: c.name, start: func(ctx context.Context, dsn string) (*worker, error) {
 			db, err := openWatched(c.watched)(dsn)
 			if err != nil {
 				return nil, err
