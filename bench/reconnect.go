@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/url"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -178,8 +179,11 @@ func newMark(ctx context.Context, db *sql.DB) (mark string, err error) {
 
 // withName returns the DSN, which may be a URL, with an application_name.
 func withName(dsn, name string) string {
-	if pairs, err := pq.ParseURL(dsn); err == nil {
-		dsn = pairs
+	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
+		query := u.Query()
+		query.Set("application_name", name)
+		u.RawQuery = query.Encode()
+		return u.String()
 	}
 	return dsn + " application_name='" + name + "'"
 }
