@@ -2,6 +2,7 @@ package pgnotify
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -174,7 +175,7 @@ func (s *session) cancelStatement() {
 		if err == nil {
 			err = s.deliver(ctx, r)
 		}
-		if err != nil && (dialing.Err() == nil || lost == errCancelTimeout) { // the deadline says less than an error before it
+		if err != nil && (lost == errCancelTimeout || !errors.Is(err, context.DeadlineExceeded)) { // which says less than an error before it
 			lost = fmt.Errorf("%w: %v", errCancelTimeout, err) // not %w: the deadline is not the caller's
 		}
 		if ctx.Err() != nil {

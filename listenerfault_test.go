@@ -22,7 +22,7 @@ import (
 
 // impatient finds out within half a second that a session is silent.
 func impatient(c *pgnotify.ListenerConfig) {
-	c.Heartbeat, c.HeartbeatTimeout = 200*time.Millisecond, 300*time.Millisecond
+	c.Heartbeat, c.HeartbeatTimeout = 200*time.Millisecond, time.Second
 	c.MinBackoff, c.MaxBackoff = 20*time.Millisecond, 200*time.Millisecond
 }
 
@@ -83,7 +83,7 @@ func TestListenerBehindProxyThatFallsSilent(t *testing.T) {
 			v.shut(both)
 			notify(t, db, channel, "during")
 			wantLostFor(t, events.await(t, pgnotify.ListenerDisconnected, 1).Err, pgnotify.NetworkTimeout)
-			wantWithin(t, "noticing", began, 500*time.Millisecond)
+			wantWithin(t, "noticing", began, 1200*time.Millisecond)
 			v.open()
 			events.await(t, pgnotify.ListenerConnected, 2)
 			notify(t, db, channel, "after")

@@ -156,7 +156,9 @@ func newLoadRig(t *testing.T, s *testServer, m mode) *loadRig {
 	r := &loadRig{sender: newSender(t, s.DSN(), 2)}
 	v, option := newValve(t, m.dsn)
 	r.valve = v
-	r.l, r.events = listenOver(t, connector(t, m.dsn, option), impatient)
+	r.l, r.events = listenOver(t, connector(t, m.dsn, option), impatient, func(c *pgnotify.ListenerConfig) {
+		c.HeartbeatTimeout = 10 * time.Second // what fails here is not silent
+	})
 	var err error
 	if r.sub, err = r.l.SubscribeConfig(testContext(t), pgnotify.SubscriptionConfig{Channels: r.channels, QueueSize: 1 << 16}); err != nil {
 		t.Fatal(err)

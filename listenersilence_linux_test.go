@@ -48,10 +48,10 @@ func TestListenerInBlackHole(t *testing.T) {
 				}
 				notify(t, db, channel, "during")
 				lost := events.await(t, pgnotify.ListenerDisconnected, 1)
-				wantWithin(t, "noticing", began, 500*time.Millisecond)
+				wantWithin(t, "noticing", began, 1200*time.Millisecond)
 				wantLostFor(t, lost.Err, pgnotify.NetworkTimeout)
 				events.await(t, pgnotify.ListenerConnected, 2)
-				wantWithin(t, "connecting again", began, 600*time.Millisecond)
+				wantWithin(t, "connecting again", began, 1300*time.Millisecond)
 				notify(t, db, channel, "after")
 				wantGap(t, sub, pgnotify.NetworkTimeout)
 				wantPayload(t, sub, "after")

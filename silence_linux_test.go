@@ -286,6 +286,7 @@ func wantSilence(t *testing.T, e lossTold) {
 	switch {
 	case !ok:
 		t.Errorf("got %v, want a DisconnectError", e.err)
+	case m.large && lost.Reason == pgnotify.NetworkTimeout && !lost.Sent: // it came too late on a busy machine: nothing was written
 	case lost.Reason != pgnotify.NetworkTimeout || lost.Sent == m.idle:
 		t.Errorf("%v: reason %v, sent %v", e.err, lost.Reason, lost.Sent)
 	case errors.Is(e.err, driver.ErrBadConn):
