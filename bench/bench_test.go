@@ -166,11 +166,11 @@ func TestRun(t *testing.T) {
 	var out strings.Builder
 	folder := t.TempDir()
 	file, markdown := filepath.Join(folder, "results.json"), filepath.Join(folder, "results.md")
-	o := options{quick: true, only: "^query/simple$", rounds: 1, json: file, markdown: markdown, plots: filepath.Join(folder, "plots")}
+	o := options{quick: true, run: "^query/simple$", rounds: 1, json: file, markdown: markdown, plots: filepath.Join(folder, "plots")}
 	if err := run(testContext(t), o, &out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"PostgreSQL", runtime.Version(), "1 rounds of 500 queries", "allocations", "pgx/stdlib"} {
+	for _, want := range []string{"PostgreSQL", runtime.Version(), "1 rounds of 1500 queries", "allocations", "pgx/stdlib"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in the output:\n%s", want, &out)
 		}
@@ -183,7 +183,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"# Benchmarks", "| Go | " + runtime.Version(), "## query/simple", "| CPU, µs |", "](plots/query.svg)"} {
+	for _, want := range []string{"# Benchmarks", "| Go | " + runtime.Version(), "## Goals", "## query/simple", "## Notes", "| CPU, µs |", "](plots/query.svg)"} {
 		if !strings.Contains(string(page), want) {
 			t.Errorf("%q is not in the Markdown:\n%s", want, page)
 		}
@@ -198,14 +198,26 @@ func TestRun(t *testing.T) {
 }
 
 func TestChoose(t *testing.T) {
-	for expression, want := range map[string]int{"": len(scenarios()), "^query/": 4, "^cancel$": 1, "^receive/": 8, "^latency/": 2, "reconnect": 2} {
-		if got, err := choose(expression); err != nil || len(got) != want {
+	for expression, want := range map[string]int{"": len(scenarios()), "^query/": 5, "^cancel$": 1, "^receive/": 8, "^latency/": 2, "reconnect": 2, "^connect": 3} {
+		if got, err := choose(options{run: expression}); err != nil || len(got) != want {
 			t.Errorf("%q: %d scenarios, %v", expression, len(got), err)
 		}
 	}
+	got, err := choose(options{run: "^(query/simple|fanout)$", only: "^lib/pq$"})
+	if err != nil || len(got) != 1 || len(got[0].contenders) != 1 || got[0].contenders[0].name != libpqName {
+		t.Errorf("one contender: %d scenarios, %v", len(got), err)
+	}
+	all, err := choose(options{quick: true})
+	few, err2 := choose(options{quick: true, check: true})
+	if err != nil || err2 != nil || len(few) == 0 || len(few) >= len(all) {
+		t.Errorf("%d of %d scenarios are checked: %v, %v", len(few), len(all), err, err2)
+	}
 	for _, expression := range []string{"(", "no such scenario"} {
-		if got, err := choose(expression); err == nil {
+		if got, err := choose(options{run: expression}); err == nil {
 			t.Errorf("%q: %d scenarios", expression, len(got))
+		}
+		if got, err := choose(options{only: expression}); err == nil {
+			t.Errorf("only %q: %d scenarios", expression, len(got))
 		}
 	}
 }
@@ -323,6 +335,80 @@ func TestFigures(t *testing.T) {
 	drawn, err := drawFigures(folder, r)
 	if err != nil || len(drawn) != len(figures) {
 		t.Errorf("%d of %d figures are drawn: %v", len(drawn), len(figures), err)
+	}
+}
+
+// madeUp returns outcomes in which each cell that is a goal's has that goal's
+// value, times a factor.
+func madeUp(factor float64) (outcomes []outcome) {
+	for _, s := range scenarios() {
+		o := outcome{Name: s.name}
+		for _, c := range s.contenders {
+			o.Contenders = append(o.Contenders, c.name)
+		}
+		for _, m := range s.metrics {
+			l := line{Label: m.label}
+			for _, c := range s.contenders {
+				at := slices.IndexFunc(goals, func(g goal) bool {
+					return g.scenario == s.name && g.label == m.label && g.contender == c.name
+				})
+				v := 1.
+				if at >= 0 {
+					v = factor * (goals[at].most + goals[at].slack)
+				}
+				l.Cells = append(l.Cells, &cell{v, v, v})
+			}
+			o.Lines = append(o.Lines, l)
+		}
+		outcomes = append(outcomes, o)
+	}
+	return outcomes
+}
+
+// TestGoals: each has its cell, and whether it is met is told.
+func TestGoals(t *testing.T) {
+	for factor, want := range map[float64]string{0.9: "yes", 1: "yes", 1.2: "no"} {
+		results := resultsOf(madeUp(factor))
+		if len(results) != len(goals) {
+			t.Fatalf("%d of %d goals have a cell", len(results), len(goals))
+		}
+		for _, r := range results {
+			if fields := r.fields(); fields[3] != want {
+				t.Errorf("%.1f times the goal: %q", factor, fields)
+			}
+		}
+	}
+	if results := resultsOf(madeUp(1)[:1]); len(results) == 0 || len(results) == len(goals) {
+		t.Errorf("%d goals of one scenario", len(results))
+	}
+	if err := check(nil, nil, nil); err == nil {
+		t.Error("-check is content with nothing")
+	}
+}
+
+// TestCheck: made-up numbers fail it where they are bad each time, and where there
+// is a ratio.
+func TestCheck(t *testing.T) {
+	good, bad, all := madeUp(1.3), madeUp(1.4), scenarios()
+	of := func(outcomes []outcome) func(scenario) (outcome, error) {
+		return func(s scenario) (outcome, error) {
+			return outcomes[slices.IndexFunc(outcomes, func(o outcome) bool { return o.Name == s.name })], nil
+		}
+	}
+	if err := check(all, resultsOf(good), of(bad)); err != nil {
+		t.Errorf("good numbers: %v", err)
+	}
+	if err := check(all, resultsOf(bad), of(good)); err != nil {
+		t.Errorf("bad numbers once: %v", err)
+	}
+	err := check(all, resultsOf(bad), of(bad))
+	if err == nil {
+		t.Fatal("bad numbers each time: no error")
+	}
+	for _, g := range goals {
+		if told := strings.Contains(err.Error(), g.scenario+": "+g.what+": "); told != g.check {
+			t.Errorf("%s: told %v, to be checked %v", g.what, told, g.check)
+		}
 	}
 }
 

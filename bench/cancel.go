@@ -15,6 +15,9 @@ const (
 	sameBackend  = "same"   // 1: the next statement ran in the same server process
 )
 
+// cancelLabel is the label of how long it takes until the session is back.
+const cancelLabel = "cancel to the next answer, ms"
+
 // sessionKept is the label of how often a cancelled statement did not cost its
 // session.
 const sessionKept = "session kept, % of statements"
@@ -27,7 +30,7 @@ func cancelScenarios() []scenario {
 		count: 20,
 		quick: 5,
 		metrics: []metric{
-			{label: "cancel to the next answer, ms", quantity: answerMillis, summary: medianOf},
+			{label: cancelLabel, quantity: answerMillis, summary: medianOf},
 			{label: "the same, 95th percentile", quantity: answerMillis, summary: p95Of},
 			{label: "cancel to the call's return, ms", quantity: returnMillis, summary: medianOf},
 			{label: "the same, 95th percentile", quantity: returnMillis, summary: p95Of},

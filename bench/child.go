@@ -24,8 +24,9 @@ type child struct {
 // childRoles are what a child can be, by the flag that makes it one. These flags
 // are not for users. A role returns when its standard input ends.
 var childRoles = map[string]func(net.Listener){
-	greeterFlag: beGreeter,
-	crierFlag:   beCrier,
+	greeterFlag:       beGreeter,
+	secureGreeterFlag: beSecureGreeter,
+	crierFlag:         beCrier,
 }
 
 func startChild(ctx context.Context, role string) (*child, error) {

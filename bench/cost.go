@@ -42,5 +42,24 @@ func measure(r record, count int, f func() error) error {
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// allocationsLabel is the label of objects taken from the heap.
-const allocationsLabel = "allocations"
+// Labels of costs, and of how they compare.
+const (
+	allocationsLabel = "allocations" // objects taken from the heap
+	cpuRatioLabel    = "CPU, times lib/pq's"
+	wallRatioLabel   = "wall time, times lib/pq's"
+	pgxRatioLabel    = "wall time, times pgx's"
+)
+
+// costMetrics are the lines of what an operation costs, with times in a unit, and
+// of how that compares.
+func costMetrics(unit string, summary func([]float64) cell) []metric {
+	return []metric{
+		{label: "CPU, " + unit, quantity: cpuMicros, summary: summary},
+		{label: cpuRatioLabel, quantity: cpuMicros, summary: medianOf, base: []string{libpqName}, relate: ratio},
+		{label: "wall time, " + unit, quantity: wallMicros, summary: summary},
+		{label: wallRatioLabel, quantity: wallMicros, summary: medianOf, base: []string{libpqName}, relate: ratio},
+		{label: pgxRatioLabel, quantity: wallMicros, summary: medianOf, base: []string{pgxName, pgxCopyName}, relate: ratio},
+		{label: allocationsLabel, quantity: allocs, summary: medianOf},
+		{label: "bytes allocated", quantity: allocBytes, summary: medianOf},
+	}
+}

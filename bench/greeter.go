@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -11,8 +12,11 @@ import (
 )
 
 // greeterFlag has this program be a greeter: a server that lets everybody in and
-// then says nothing.
-const greeterFlag = "-be-a-greeter"
+// then says nothing. The other one has it want TLS, too.
+const (
+	greeterFlag       = "-be-a-greeter"
+	secureGreeterFlag = "-be-a-secure-greeter"
+)
 
 // greeting lets a session in: what the drivers want to hear before they believe
 // in it. See https://www.postgresql.org/docs/current/protocol-message-formats.html.
@@ -56,30 +60,51 @@ func listen() (l net.Listener, dsn string, err error) {
 
 // beGreeter lets everybody in and then says nothing.
 func beGreeter(l net.Listener) {
-	go serveSilence(l) // ends with the process
+	go serveSilence(l, nil) // ends with the process
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-func serveSilence(l net.Listener) {
+// beSecureGreeter is the same with TLS.
+func beSecureGreeter(l net.Listener) {
+	config, err := throwawayTLS()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "greeter:", err)
+		os.Exit(1)
+	}
+	go serveSilence(l, config) // ends with the process
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+func serveSilence(l net.Listener, config *tls.Config) {
 	for {
 		c, err := l.Accept()
 		if err != nil { // too many files are open, until those of the last round are closed
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
-		go beSilent(c.(*net.TCPConn)) // ends with the connection
+		go beSilent(c.(*net.TCPConn), config) // ends with the connection
 	}
 }
 
 // beSilent ends a connection after the client has, with a reset: nothing of it is
 // left then, and tens of thousands of connections need no ports in TIME_WAIT.
-func beSilent(c *net.TCPConn) {
+func beSilent(c *net.TCPConn, config *tls.Config) {
 	defer c.Close()
-	if greet(c) == nil {
+	if s, err := letIn(c, config); err == nil {
 		var goodbye [16]byte
-		for err := error(nil); err == nil; {
-			_, err = c.Read(goodbye[:])
+		for err == nil {
+			_, err = s.Read(goodbye[:])
 		}
 	}
 	_ = c.SetLinger(0)
+}
+
+// letIn returns the session's connection, with TLS where that is configured.
+func letIn(c net.Conn, config *tls.Config) (s net.Conn, err error) {
+	if s = c; config != nil {
+		if s, err = secure(c, config); err != nil {
+			return nil, err
+		}
+	}
+	return s, greet(s)
 }

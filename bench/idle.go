@@ -16,7 +16,11 @@ const (
 	idleThreads    = "idle threads"    // the same, of the operating system
 	idleHeap       = "idle heap"       // bytes, for each
 	idleStack      = "idle stack"      // the same
+	idleBytes      = "idle bytes"      // both
 )
+
+// moreThanLibpq is the label of how much heavier a session is.
+const moreThanLibpq = "both, more than lib/pq's"
 
 // moreGoroutines is the label of the goroutines that all idle sessions together
 // need.
@@ -54,6 +58,7 @@ func idleScenario() scenario {
 			{label: "heap, bytes a session", quantity: idleHeap, summary: medianOf},
 			{label: "the same, more than unwatched", quantity: idleHeap, summary: medianOf, base: []string{unwatchedName}, relate: difference},
 			{label: "stack, bytes a session", quantity: idleStack, summary: medianOf},
+			{label: moreThanLibpq, quantity: idleBytes, summary: medianOf, base: []string{libpqName}, relate: difference},
 		},
 	}
 	registered := func(d string) func(string) (*sql.DB, error) {
@@ -102,6 +107,7 @@ func beIdle(ctx context.Context, db *sql.DB, count int, r record) error {
 	r.add(idleThreads, after.threads-before.threads)
 	r.add(idleHeap, (after.heap-before.heap)/float64(count))
 	r.add(idleStack, (after.stack-before.stack)/float64(count))
+	r.add(idleBytes, (after.heap-before.heap+after.stack-before.stack)/float64(count))
 	return nil
 }
 

@@ -1,14 +1,20 @@
 package main
 
 import (
+	_ "embed"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 )
 
-// writeMarkdown writes all tables, and what was drawn of them. It does nothing
-// without a file.
+// notes are what no run can write: why a goal is missed, and what shows it.
+//
+//go:embed notes.md
+var notes string
+
+// writeMarkdown writes the goals, what was drawn, all tables, and the notes. It
+// does nothing without a file.
 func writeMarkdown(file string, r *report, drawn []drawing) error {
 	if file == "" {
 		return nil
@@ -16,10 +22,14 @@ func writeMarkdown(file string, r *report, drawn []drawing) error {
 	var out strings.Builder
 	fmt.Fprintf(&out, "# Benchmarks\n\n"+
 		"Written by `go -C bench run .`; [bench/README.md](%s) says what is measured, how, and how to\n"+
-		"read it. A cell is the median, and in brackets the quartiles.\n\n", linkFrom(file, "README.md"))
+		"read it. A cell is the median, and in brackets the quartiles. Why a goal is missed say the\n"+
+		"[notes](#notes).\n\n", linkFrom(file, "README.md"))
 	out.WriteString("| | |\n|---|---|\n")
 	for _, f := range r.Heading {
 		fmt.Fprintf(&out, "| %s | %s |\n", markdownText(f.Name), markdownText(f.Value))
+	}
+	if goals := markdownGoals(resultsOf(r.Outcomes)); goals != "" {
+		out.WriteString("\n" + goals)
 	}
 	for _, d := range drawn {
 		fmt.Fprintf(&out, "\n![%s](%s)\n", markdownText(d.title), linkFrom(file, d.file))
@@ -27,6 +37,7 @@ func writeMarkdown(file string, r *report, drawn []drawing) error {
 	for _, o := range r.Outcomes {
 		out.WriteString("\n" + o.markdown())
 	}
+	out.WriteString("\n" + notes)
 	return os.WriteFile(file, []byte(out.String()), 0o644)
 }
 

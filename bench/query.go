@@ -5,28 +5,21 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // An ask runs a query whose answer is the number 1.
 type ask func(ctx context.Context) *sql.Row
-
-// queryRatioLabel is the label of how the costs compare.
-const queryRatioLabel = "CPU, times lib/pq's"
 
 // driversGoroutines is the label of the goroutines that a driver starts itself.
 const driversGoroutines = "of these by the driver"
 
 // queryMetrics are the costs of a query. Its goroutines are shown without the
 // one that database/sql starts for rows under a context that can be cancelled.
-var queryMetrics = []metric{
-	{label: "CPU, µs", quantity: cpuMicros, summary: medianOf},
-	{label: queryRatioLabel, quantity: cpuMicros, summary: medianOf, base: []string{libpqName}, relate: ratio},
-	{label: "wall time, µs", quantity: wallMicros, summary: medianOf},
-	{label: allocationsLabel, quantity: allocs, summary: medianOf},
-	{label: "bytes allocated", quantity: allocBytes, summary: medianOf},
-	{label: "goroutines started", quantity: goroutines, summary: medianOf},
-	{label: driversGoroutines, quantity: goroutines, summary: medianOf, base: []string{noneName}, relate: difference},
-}
+var queryMetrics = append(costMetrics("µs", medianOf),
+	metric{label: "goroutines started", quantity: goroutines, summary: medianOf},
+	metric{label: driversGoroutines, quantity: goroutines, summary: medianOf, base: []string{noneName}, relate: difference},
+)
 
 // queryScenarios are queries of one row, each under a context of its own that can
 // be cancelled and is not.
@@ -36,6 +29,7 @@ func queryScenarios() []scenario {
 		queryScenario("query/argument", "select $1::int", func(_ context.Context, db *sql.DB) (ask, error) {
 			return func(ctx context.Context) *sql.Row { return db.QueryRowContext(ctx, "select $1::int", 1) }, nil
 		}),
+		queryScenario("query/ten", "a query with ten arguments of seven types", selectTen),
 		queryScenario("query/prepared", "select $1::int, prepared once", func(ctx context.Context, db *sql.DB) (ask, error) {
 			stmt, err := db.PrepareContext(ctx, "select $1::int")
 			if err != nil {
@@ -53,7 +47,7 @@ func queryScenario(name, about string, prepare func(context.Context, *sql.DB) (a
 		about:   about + "; a new context.WithCancel for each",
 		unit:    "queries",
 		count:   4000,
-		quick:   500,
+		quick:   1500,
 		metrics: queryMetrics,
 	}
 	for _, d := range append(sqlDrivers, noDriver) {
@@ -79,6 +73,16 @@ func startAsking(ctx context.Context, db *sql.DB, prepare func(context.Context, 
 
 func selectOne(_ context.Context, db *sql.DB) (ask, error) {
 	return func(ctx context.Context) *sql.Row { return db.QueryRowContext(ctx, "select 1") }, nil
+}
+
+// selectTen has ten arguments. The answer is 1 where all have arrived.
+func selectTen(_ context.Context, db *sql.DB) (ask, error) {
+	const query = `select ($1::int + $2::int = 3 and $3::bigint > 4 and $4::text || $5::text = 'ab'
+		and $6::bool and $7::float8 < 8 and $8::timestamptz < now() and length($9::bytea) = 2
+		and $10::text is null)::int`
+	at := time.Date(2020, 2, 2, 2, 2, 2, 20_000_000, time.UTC)
+	args := []any{1, 2, int64(1) << 40, "a", "b", true, 7.5, at, []byte{0, 1}, nil}
+	return func(ctx context.Context) *sql.Row { return db.QueryRowContext(ctx, query, args...) }, nil
 }
 
 func (a ask) work(ctx context.Context, count int, _ record) error {

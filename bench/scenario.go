@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"regexp"
 	"slices"
 )
 
@@ -37,7 +38,8 @@ type worker struct {
 // scenarios returns all of them, in the order in which they run.
 func scenarios() []scenario {
 	return slices.Concat(
-		queryScenarios(), cancelScenarios(), []scenario{idleScenario(), lossScenario()},
+		queryScenarios(), rowsScenarios(), []scenario{copyScenario()}, connectScenarios(), []scenario{checkoutScenario()},
+		cancelScenarios(), []scenario{idleScenario(), lossScenario()},
 		receiveScenarios(), fanOutScenarios(), latencyScenarios(), reconnectScenarios(),
 	)
 }
@@ -45,6 +47,12 @@ func scenarios() []scenario {
 // quickly returns the scenario without its slow contenders.
 func (s scenario) quickly() scenario {
 	s.contenders = slices.DeleteFunc(slices.Clone(s.contenders), func(c contender) bool { return c.slow })
+	return s
+}
+
+// only returns the scenario with the contenders whose name matches.
+func (s scenario) only(re *regexp.Regexp) scenario {
+	s.contenders = slices.DeleteFunc(slices.Clone(s.contenders), func(c contender) bool { return !re.MatchString(c.name) })
 	return s
 }
 
