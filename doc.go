@@ -146,7 +146,12 @@
 // default, so that each is prepared once and then needs one round trip. What makes
 // such a statement stale (a table that changed, DEALLOCATE, DISCARD ALL) goes
 // unnoticed, except in a transaction: there the statement fails, because the
-// transaction has (0A000, 26000), and works after the rollback. A pooler that shares
+// transaction has (0A000, 26000, 42883), and works after the rollback. One thing no
+// error tells of: when the type of a column is changed, sessions that have a statement
+// already go on to read its arguments as of the old type, if the server can convert
+// that: 007 for a column that was an integer and is a text now becomes 7, and a time
+// with a zone loses that where timestamp was made timestamptz. After such a change
+// replace the sessions. A pooler that shares
 // the server's sessions between transactions has to know prepared statements, as
 // PgBouncer does since 1.21; for others set Config.StatementCacheSize to -1, or
 // statement_cache_size=0, or binary_parameters=yes. After some executions the server

@@ -31,6 +31,7 @@ type statement struct {
 	name     string // as the server knows it
 	inner    libpqStmt
 	readOnly bool // see isReadOnly
+	reused   bool // it was prepared for an earlier query
 }
 
 // statements are those of a session, the one used last in front. The zero value is
@@ -90,6 +91,7 @@ func (s *session) statement(query string) (*statement, error) {
 		}
 	}
 	if st := s.statements.get(query); st != nil {
+		st.reused = true
 		return st, nil
 	}
 	if s.statements.recent.Len() >= s.config.statementCacheSize() {
@@ -143,10 +145,11 @@ func (s *session) forgetStale(st *statement, err error) bool {
 	if !errors.As(err, &server) || s.wire.Bound() {
 		return false
 	}
-	switch server.Code {
-	case pqerror.InvalidSQLStatementName: // DEALLOCATE within a function; a pooler
-	case pqerror.FeatureNotSupported: // cached plan must not change result type
-	case pqerror.InternalError: // a type that was dropped and made again
+	switch {
+	case server.Code == pqerror.InvalidSQLStatementName: // DEALLOCATE within a function; a pooler
+	case server.Code == pqerror.FeatureNotSupported: // cached plan must not change result type
+	case server.Code == pqerror.InternalError: // a type that was dropped and made again
+	case st.reused && isTypeFault(server.Code): // a column has another type now, its argument still the old one
 	default:
 		return false
 	}
@@ -155,6 +158,17 @@ func (s *session) forgetStale(st *statement, err error) bool {
 		s.wire.CloseLater(st.name)
 	}
 	return s.wire.Status() == 'I' && s.wire.Loss() == nil
+}
+
+// isTypeFault reports whether an error may be due to the types of arguments, which
+// the server finds out once, when the statement is prepared.
+func isTypeFault(code pqerror.Code) bool {
+	switch code {
+	case pqerror.InvalidTextRepresentation, pqerror.NumericValueOutOfRange,
+		pqerror.InvalidDatetimeFormat, pqerror.DatetimeFieldOverflow:
+		return true
+	}
+	return code.Class() == "42" // no such operator, column is of type …
 }
 
 // beginsCopy reports whether lib/pq takes a query for a COPY, behind spaces and
@@ -166,7 +180,7 @@ func beginsCopy(query string) bool {
 		case strings.HasPrefix(query, "--"):
 			_, query, _ = strings.Cut(query, "\n")
 		case strings.HasPrefix(query, "/*"):
-			_, query, _ = strings.Cut(query[2:], "*/")
+			_, query, _ = strings.Cut(query[1:], "*/") // "/*/" is a whole one for it
 		default:
 			return len(query) >= 4 && strings.EqualFold(query[:4], "COPY")
 		}

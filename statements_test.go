@@ -112,6 +112,9 @@ func TestNoStatementIsKept(t *testing.T) {
 	if n := queryValue[int](t, s, long, 7); n != 7 {
 		t.Errorf("%d", n)
 	}
+	if n := queryValue[int](t, s, "/*/ copy */ select $1::int", 7); n != 7 { // lib/pq would take it for a COPY
+		t.Errorf("%d", n)
+	}
 	mustExec(t, s, "select 1; select 2")
 	for _, query := range []string{"select $1::int; select 2", "copy (select 1) to stdout", "/* a */ -- b\n copy pg_class from stdin"} {
 		if _, err := s.ExecContext(testContext(t), query, 1); err == nil {
@@ -319,5 +322,94 @@ func TestStatementNamesAreUnique(t *testing.T) {
 		if n != 3 {
 			t.Errorf("%d statements", n)
 		}
+	}
+}
+
+// The server keeps the types of a statement's arguments when a column gets another
+// one. Errors that come of that do not last.
+func TestStatementWhoseColumnHasAnotherType(t *testing.T) {
+	t.Parallel()
+	db := open(t, dsn(t))
+	for name, c := range map[string]struct{ from, to, query, first, then string }{
+		"no such operator": {"int", "text", "select id::text from %s where id = $1", "1", "1"},
+		"no such cast":     {"text", "int using id::int", "insert into %s (id) values ($1)", "1", "2"},
+		"out of range":     {"int", "bigint", "insert into %s (id) values ($1)", "1", "3000000000"},
+		"no number":        {"int", "text", "insert into %s (id) values ($1)", "1", "abc"},
+		"no date":          {"date", "text", "insert into %s (id) values ($1)", "2024-02-29", "2023-02-29"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := take(t, db)
+			table := uniqueName("t")
+			mustExec(t, s, fmt.Sprintf("create table %s (id %s)", table, c.from))
+			t.Cleanup(func() { mustExec(t, s, "drop table "+table) })
+			query := fmt.Sprintf(c.query, table)
+			mustExec(t, s, query, c.first)
+			mustExec(t, s, fmt.Sprintf("alter table %s alter id type %s", table, c.to))
+			inTx := func() error {
+				return pgnotify.InTx(testContext(t), s, nil, func(tx *sql.Tx) error {
+					_, err := tx.ExecContext(testContext(t), query, c.then)
+					return err
+				})
+			}
+			if err := inTx(); err == nil {
+				t.Error("no error in a transaction")
+			}
+			if err := inTx(); err != nil {
+				t.Errorf("in the next transaction: %v", err)
+			}
+			mustExec(t, s, fmt.Sprintf("truncate %[1]s; alter table %[1]s alter id type %[2]s using null", table, c.from))
+			mustExec(t, s, "deallocate all")
+			mustExec(t, s, query, c.first)
+			mustExec(t, s, fmt.Sprintf("alter table %s alter id type %s", table, c.to))
+			mustExec(t, s, query, c.then)
+		})
+	}
+}
+
+// An argument that the server cannot read costs the statement no more than being
+// prepared again.
+func TestArgumentThatTheServerCannotRead(t *testing.T) {
+	t.Parallel()
+	s := take(t, open(t, dsn(t)))
+	for range 3 {
+		_, err := s.ExecContext(testContext(t), "select $1::int", "x")
+		if server, ok := asError[*pq.Error](err); !ok || server.Code != "22P02" {
+			t.Error(err)
+		}
+		if n := queryValue[int](t, s, "select $1::int", 7); n != 7 {
+			t.Errorf("%d", n)
+		}
+	}
+	if n := queryValue[int](t, s, "select count(*) from pg_prepared_statements"); n != 1 {
+		t.Errorf("%d statements", n)
+	}
+}
+
+// An error before the Close of a statement is answered, such as a conflict with
+// recovery, does not cost a later CloseComplete.
+func TestErrorBeforeCloseComplete(t *testing.T) {
+	t.Parallel()
+	parsed := pgfake.Send(pgfake.Frame('1', ""), pgfake.Frame('t', "\x00\x01\x00\x00\x00\x17"), pgfake.Columns("n"), pgfake.Ready('I'))
+	server := pgfake.Start(t, pgfake.Script{pgfake.Greet(),
+		pgfake.Await('S'), parsed,
+		pgfake.Await('S'), pgfake.Send(pgfake.Frame('2', ""), pgfake.Complete("UPDATE 1"), pgfake.Ready('I')),
+		pgfake.Await('S'), pgfake.Send(pgfake.Error("ERROR", "40001", "conflict with recovery"), pgfake.Ready('I')), // Close, Parse
+		pgfake.Await('S'), parsed,
+		pgfake.Await('S'), pgfake.Send(pgfake.Frame('3', ""), pgfake.Ready('I')),
+		pgfake.Serve()})
+	s := take(t, open(t, server.DSN(), func(c *pgnotify.Config) { c.StatementCacheSize = 1 }))
+	mustExec(t, s, "update a set n = $1", 1)
+	if _, err := s.ExecContext(testContext(t), "update b set n = $1", 1); err == nil {
+		t.Error("no error")
+	}
+	st, err := s.PrepareContext(testContext(t), "update c set n = $1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := s.PingContext(testContext(t)); err != nil {
+		t.Error(err)
 	}
 }

@@ -426,6 +426,9 @@ func (s *scanner) readyForQuery(body []byte) error {
 		s.notes.listened.Store(true)
 	}
 	s.notes.undone.Store(undone)
+	if s.notes.closing.Load() != 0 { // an error came before the Closes were answered
+		s.notes.closing.Store(0)
+	}
 	if s.notes.failure.Load() != nil {
 		s.notes.failure.Store(nil)
 	}
