@@ -51,6 +51,7 @@ func (s *Subscription) take() (Event, bool) {
 }
 
 func (s *Subscription) pumpOver() {
+	s.l.end(s, ErrClosed) // if it has not ended: CatchUp has ended the goroutine
 	close(s.out)
 	s.l.mu.Lock()
 	defer s.l.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -110,7 +111,8 @@ func TestCatchUpThatEndsIt(t *testing.T) {
 			go l.Close()
 			<-ctx.Done()
 		},
-		"panic": func(l *pgnotify.Listener, _ context.Context) { panic("no") },
+		"panic":  func(l *pgnotify.Listener, _ context.Context) { panic("no") },
+		"Goexit": func(*pgnotify.Listener, context.Context) { runtime.Goexit() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -61,7 +61,8 @@ type SubscriptionConfig struct {
 	// one, and once at the start, to look again at what notifications would have told.
 	// The notifications that come meanwhile wait in the queue. While it fails, it
 	// is called again, after waits like those of reconnecting; a panic counts as
-	// failing. It runs on a goroutine that the subscription has for that, which is not
+	// failing; one that ends its goroutine, as [runtime.Goexit] does, ends the
+	// subscription. It runs on a goroutine that the subscription has for that, which is not
 	// waited for by Close; ctx ends when the subscription does.
 	CatchUp func(ctx context.Context, gap Gap) error
 
