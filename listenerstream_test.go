@@ -214,6 +214,31 @@ func TestOverflowDropOldest(t *testing.T) {
 	}
 }
 
+// The gap of those that were dropped goes back to when the oldest of them came.
+func TestGapOfTheOldest(t *testing.T) {
+	t.Parallel()
+	db := open(t, dsn(t))
+	l, _ := listen(t, dsn(t))
+	channel := uniqueName("a")
+	sub := subscribeWith(t, l, pgnotify.SubscriptionConfig{Channels: []string{channel}, QueueSize: 4, Overflow: pgnotify.OverflowDropOldest})
+	began := time.Now()
+	for i := range 2 { // one is out of the queue, one in it
+		notify(t, db, channel, fmt.Sprint(i))
+	}
+	until(t, "both have come", func() bool { return l.Stats().Delivered == 2 })
+	came := time.Now()
+	mustExec(t, db, "select pg_notify($1, i::text) from generate_series(2, 5) i", channel)
+	until(t, "an overflow", func() bool { return l.Stats().Dropped > 0 })
+	for {
+		if gap := event(t, sub).Gap; gap != nil {
+			if gap.From.After(came) || gap.From.Before(began) {
+				t.Errorf("it begins %v after the oldest", gap.From.Sub(came))
+			}
+			return
+		}
+	}
+}
+
 func TestOverflowDisconnect(t *testing.T) {
 	t.Parallel()
 	db := open(t, dsn(t))

@@ -34,6 +34,8 @@ func (s *Subscription) putFull(n *wire.Notification) bool {
 func (s *Subscription) putNewest(n *wire.Notification) {
 	if s.owed != nil || len(s.queue) >= cap(s.queue)-1 {
 		s.dropAll()
+	} else if len(s.queue) == 0 {
+		s.oldest = time.Now()
 	}
 	s.queue <- Event{Notification: Notification(*n)}
 	s.filled.Signal()
@@ -66,7 +68,11 @@ func (s *Subscription) dropAll() {
 	s.owed = gap.and(s.owed)
 	if dropped > 0 {
 		s.drop(dropped)
+		if s.oldest.Before(s.owed.From) {
+			s.owed.From = s.oldest
+		}
 	}
+	s.oldest = time.Now()
 	if s.owed != nil {
 		s.pay()
 	}

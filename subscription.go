@@ -103,6 +103,7 @@ type Subscription struct {
 	broken   *Gap      // to come when nothing is missing any more; nil while nothing was lost
 	owed     *Gap      // to be put into the queue before anything newer
 	toldSlow time.Time // when tellSlow last told of it
+	oldest   time.Time // nothing in the queue came before; for OverflowDropOldest
 }
 
 // Subscribe hears channels, with the defaults of [SubscriptionConfig].
