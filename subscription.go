@@ -352,7 +352,7 @@ func (l *Listener) endLocked(s *Subscription, err error) {
 	for _, seat := range s.seats {
 		seat.topic.leave(seat.at)
 		if len(seat.topic.subs) == 0 {
-			l.changed[seat.topic] = struct{}{}
+			l.unwantedLocked(seat.topic)
 		}
 	}
 	s.seats = nil

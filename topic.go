@@ -187,6 +187,16 @@ func (c *change) breakInParts() {
 	}
 }
 
+// unwantedLocked is called with a topic that its last subscriber has left.
+func (l *Listener) unwantedLocked(t *topic) {
+	if l.link != nil {
+		l.changed[t] = struct{}{}
+		return
+	}
+	delete(l.changed, t) // nobody will look at it, for as long as there is no session
+	l.forgetLocked(t)
+}
+
 // forgetLocked drops a topic that nobody wants and the server does not know.
 func (l *Listener) forgetLocked(t *topic) {
 	if l.topics[t.name] == t { // not the next one of that name
