@@ -299,6 +299,23 @@ func TestChannelThatTheServerRefuses(t *testing.T) {
 	all.Wait()
 }
 
+// A server that refuses UNLISTEN is not asked again and again.
+func TestUnlistenThatTheServerRefuses(t *testing.T) {
+	t.Parallel()
+	refused := make(chan struct{}, 1)
+	server := pgfake.Start(t, pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), acknowledged("LISTEN", "LISTEN"),
+		pgfake.Await('Q'), pgfake.Send(pgfake.Error("ERROR", "42501", "no"), pgfake.Ready('I')),
+		func(*pgfake.Session) error { refused <- struct{}{}; return nil },
+		pgfake.Await('Q'), acknowledged("LISTEN"), pgfake.Drain()})
+	l, _ := listen(t, server.DSN())
+	subscribe(t, l, "a", "b").Close()
+	<-refused
+	subscribe(t, l, "c")
+	if n := server.Sessions(); n != 1 {
+		t.Errorf("%d sessions", n)
+	}
+}
+
 func TestSubscribeRefuses(t *testing.T) {
 	t.Parallel()
 	l, _ := listen(t, dsn(t))

@@ -260,7 +260,7 @@ func (l *Listener) make(ctx context.Context, k *link, c *change) error {
 	if !isChannelFault(err) {
 		return err
 	}
-	if c.size() == 1 {
+	if c.size() == 1 || len(c.listen) == 0 {
 		l.refuse(c, err)
 		return nil
 	}
@@ -275,10 +275,16 @@ func (l *Listener) make(ctx context.Context, k *link, c *change) error {
 	return nil
 }
 
-// refuse ends the subscriptions to a channel that the server refuses.
+// refuse ends the subscriptions to a channel that the server refuses. An UNLISTEN
+// that is refused is left at that: what comes is nobody's.
 func (l *Listener) refuse(c *change, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for _, t := range c.unlisten {
+		if len(t.subs) == 0 {
+			l.forgetLocked(t)
+		}
+	}
 	for _, t := range c.listen {
 		for len(t.subs) > 0 {
 			l.endLocked(t.subs[len(t.subs)-1], err)
