@@ -83,8 +83,15 @@ func (g *Gap) and(later *Gap) *Gap {
 		g.Cause, g.Err = later.Cause, later.Err
 	}
 	g.Dropped += later.Dropped
-	g.To = later.To
+	g.From, g.To = earlier(g.From, later.From), later.To
 	return g
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // dropped returns the gap, which may be nil, with n more notifications missing.

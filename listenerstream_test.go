@@ -239,6 +239,34 @@ func TestGapOfTheOldest(t *testing.T) {
 	}
 }
 
+// A gap that tells of an overflow and of a lost session begins when the first of
+// either can have been missed.
+func TestGapOfOverflowAndReconnect(t *testing.T) {
+	t.Parallel()
+	db := open(t, dsn(t))
+	l, events := listen(t, dsn(t), quickRetries)
+	channel := uniqueName("a")
+	sub := subscribeWith(t, l, pgnotify.SubscriptionConfig{Channels: []string{channel}, QueueSize: 2})
+	began := time.Now() // no heartbeat has been answered since the session began
+	for i := range 2 {
+		notify(t, db, channel, fmt.Sprint(i)) // 0, and a gap
+	}
+	until(t, "a gap in the last place", func() bool { return l.Stats().Gaps == 1 })
+	notify(t, db, channel, "2")
+	until(t, "another drop", func() bool { return l.Stats().Dropped == 2 })
+	terminate(t, db, events.await(t, pgnotify.ListenerConnected, 1).PID)
+	events.await(t, pgnotify.ListenerConnected, 2)
+	if e := event(t, sub); e.Payload != "0" {
+		t.Errorf("%+v", e)
+	}
+	if gap := event(t, sub).Gap; gap == nil || gap.Cause != pgnotify.GapOverflow || gap.Dropped != 1 {
+		t.Errorf("%+v", gap)
+	}
+	if gap := event(t, sub).Gap; gap == nil || gap.Cause != pgnotify.GapReconnect || gap.Dropped != 1 || gap.From.After(began) {
+		t.Errorf("%+v, the session began before %v", gap, began)
+	}
+}
+
 func TestOverflowDisconnect(t *testing.T) {
 	t.Parallel()
 	db := open(t, dsn(t))

@@ -68,9 +68,7 @@ func (s *Subscription) dropAll() {
 	s.owed = gap.and(s.owed)
 	if dropped > 0 {
 		s.drop(dropped)
-		if s.oldest.Before(s.owed.From) {
-			s.owed.From = s.oldest
-		}
+		s.owed.From = earlier(s.owed.From, s.oldest)
 	}
 	s.oldest = time.Now()
 	if s.owed != nil {
@@ -87,7 +85,7 @@ func (s *Subscription) owe(gap *Gap) {
 	own := *gap
 	own.To = time.Now()
 	if s.owed != nil { // of an overflow, which says less
-		own.From = s.owed.From
+		own.From = earlier(own.From, s.owed.From)
 		own.Dropped += s.owed.Dropped
 	}
 	s.owed = &own
