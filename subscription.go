@@ -29,7 +29,7 @@ const (
 	// and what is in the queue is lost when that ends.
 	OverflowDropOldest
 	// OverflowDisconnect ends the subscription. What is in the queue can still be
-	// taken; then Err is [ErrSlowConsumer].
+	// taken, unless there is a CatchUp; then Err is [ErrSlowConsumer].
 	OverflowDisconnect
 )
 
@@ -63,7 +63,8 @@ type SubscriptionConfig struct {
 	// is called again, after waits like those of reconnecting; a panic counts as
 	// failing; one that ends its goroutine, as [runtime.Goexit] does, ends the
 	// subscription. It runs on a goroutine that the subscription has for that, which is not
-	// waited for by Close; ctx ends when the subscription does.
+	// waited for by Close; ctx ends when the subscription does, and what is in the
+	// queue is lost then.
 	CatchUp func(ctx context.Context, gap Gap) error
 
 	// Overflow says what happens when the queue is full.
@@ -242,8 +243,8 @@ func (s *Subscription) put(n *wire.Notification) bool {
 }
 
 // Events returns the channel of what the subscriber hears. It is closed when the
-// subscription has ended, with what was in the queue still to be taken, and Err
-// then tells why.
+// subscription has ended, with what was in the queue still to be taken (unless there
+// is a CatchUp, or [OverflowDropOldest]), and Err then tells why.
 func (s *Subscription) Events() <-chan Event { return s.out }
 
 // All iterates over the notifications. A gap is a *[GapError], after which the
@@ -292,7 +293,8 @@ func (s *Subscription) errIf(closed bool) error {
 // maxWait has passed, which may be 0. It takes all that is in the queue, so that a
 // burst wakes once; who needs the notifications themselves must not use it. It is
 // what a worker waits with for jobs in a table: after each return it takes jobs
-// until there are none. Its error is that of ctx, or what Err tells.
+// until there are none. Where there is a CatchUp, or [OverflowDropOldest], a burst
+// may wake it more than once. Its error is that of ctx, or what Err tells.
 func (s *Subscription) Wake(ctx context.Context, maxWait time.Duration) error {
 	if err := ctx.Err(); err != nil {
 		return err
