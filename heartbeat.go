@@ -82,7 +82,7 @@ func (l *Listener) answerLocked(health Health, err error) {
 }
 
 const heartbeatQuery = `SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(),
-	pg_catalog.pg_notification_queue_usage(), ARRAY(SELECT pg_catalog.pg_listening_channels())`
+	pg_catalog.pg_notification_queue_usage(), ARRAY(SELECT pg_catalog.pg_listening_channels())::text`
 
 // beat is a heartbeat: it asks whether the session lives and listens, and has it
 // listen to what is missing.
@@ -133,14 +133,14 @@ func (l *Listener) note(health Health) {
 // returns the gap where something is missing: all of it, when the session has come
 // to another process of the server.
 func (l *Listener) check(k *link, listening []string, moved bool, asked time.Time) (gap *Gap) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	from := k.certain
-	k.heard, k.certain = time.Now(), asked
 	heard := make(map[string]bool, len(listening))
 	for _, name := range listening {
 		heard[name] = !moved
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	from := k.certain
+	k.heard, k.certain = time.Now(), asked
 	for name, t := range l.topics {
 		if !t.heard || heard[name] {
 			continue

@@ -4,7 +4,9 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"io"
+	"runtime/debug"
 	"time"
 
 	"github.com/lib/pq"
@@ -40,7 +42,7 @@ const connectPatience = 10 * time.Second
 func (l *Listener) connect(ctx context.Context) (*link, error) {
 	ctx, stop := l.boundConnect(ctx)
 	defer stop()
-	driverConn, err := l.connector.Connect(ctx)
+	driverConn, err := l.connectCaught(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -53,6 +55,18 @@ func (l *Listener) connect(ctx context.Context) (*link, error) {
 	k.conn.s.hear().feed.Store(&deliver)
 	k.conn.s.activate()
 	return k, nil
+}
+
+// connectCaught asks the connector, whose BeforeConnect or OnConnect may panic: on
+// this goroutine that would end the program.
+func (l *Listener) connectCaught(ctx context.Context) (_ driver.Conn, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("connecting panicked: %v", p)
+			l.config.Logger.Error("pgnotify: listener: connecting panicked", "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	return l.connector.Connect(ctx)
 }
 
 // boundConnect bounds an attempt to connect, unless the connector does.

@@ -154,7 +154,8 @@ func NewListener(connector driver.Connector, config *ListenerConfig) (*Listener,
 // whose Err is then [ErrClosed]. It waits for the goroutines of the Listener, but not
 // for a CatchUp or an OnEvent that is being run, which may be what calls it; it must
 // not be called from a function of [Config]. It takes milliseconds, whatever the
-// Listener is doing, may be called more than once, and returns nil.
+// Listener is doing, if the connector heeds its context, as [Connector] does. It may be
+// called more than once, and returns nil.
 func (l *Listener) Close() error {
 	l.stop()
 	<-l.stopped

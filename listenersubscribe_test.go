@@ -342,3 +342,36 @@ func TestSubscribeRefuses(t *testing.T) {
 		t.Error("a negative MinBackoff")
 	}
 }
+
+// A panic of BeforeConnect is an attempt that failed, on the Listener's goroutine.
+func TestBeforeConnectThatPanicsUnderAListener(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int32
+	c := connector(t, dsn(t), func(c *pgnotify.Config) {
+		c.BeforeConnect = func(context.Context, *pgnotify.Config) error {
+			if calls.Add(1) < 3 {
+				panic("no")
+			}
+			return nil
+		}
+	})
+	l, events := listenBy(t, c, quickRetries)
+	subscribe(t, l, uniqueName("a"))
+	if e := events.await(t, pgnotify.ListenerReconnecting, 2); e.Err == nil || !strings.Contains(e.Err.Error(), "panicked") {
+		t.Errorf("%v", e)
+	}
+}
+
+// The error of many channels names some of them.
+func TestErrorOfManyChannels(t *testing.T) {
+	t.Parallel()
+	l, _ := listen(t, dsn(t))
+	channels := make([]string, 1000)
+	for i := range channels {
+		channels[i] = fmt.Sprint("c", i)
+	}
+	channels[999] = ""
+	if _, err := l.Subscribe(testContext(t), channels...); err == nil || len(err.Error()) > 300 || !strings.Contains(err.Error(), "992 more") {
+		t.Error(err)
+	}
+}

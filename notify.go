@@ -158,13 +158,21 @@ func (s *session) dropUnlistened() {
 	}
 }
 
+// maxNamed is how many channels an error names.
+const maxNamed = 8
+
 // quoteAll names channels in an error.
 func quoteAll(channels []string) string {
-	quoted := make([]string, len(channels))
-	for i, name := range channels {
+	named := channels[:min(len(channels), maxNamed)]
+	quoted := make([]string, len(named))
+	for i, name := range named {
 		quoted[i] = strconv.Quote(name)
 	}
-	return strings.Join(quoted, ", ")
+	text := strings.Join(quoted, ", ")
+	if more := len(channels) - len(named); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // run sends a statement of the handle's own, which names channels in UNLISTEN.

@@ -63,7 +63,7 @@ func (k *link) probedLocked(items []wire.Notification) {
 func (l *Listener) notify(ctx context.Context, statement string) error {
 	ctx, stop := l.boundConnect(ctx)
 	defer stop()
-	driverConn, err := l.connector.Connect(ctx)
+	driverConn, err := l.connectCaught(ctx)
 	if err != nil {
 		return err
 	}
