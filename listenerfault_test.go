@@ -434,7 +434,7 @@ func closeAtOnce(t testing.TB, l *pgnotify.Listener) {
 	if took > 100*time.Millisecond {
 		t.Logf("Close took %v", took)
 	}
-	if took > 5*time.Second { // on a machine that does much else
+	if took > time.Second {
 		t.Errorf("Close took %v", took)
 	}
 }

@@ -86,18 +86,19 @@ func TestInterruptEndsTheQuery(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("os.Process.Signal does not know os.Interrupt on Windows")
 	}
+	took := mostlyWithin(t, time.Second)
 	for _, m := range modes(t) {
 		for _, active := range []string{"", "active"} {
 			t.Run(m.name+"/"+active, func(t *testing.T) {
 				t.Parallel()
-				interrupt(t, m.dsn, active)
+				took(interrupt(t, m.dsn, active))
 			})
 		}
 	}
 }
 
-func interrupt(t *testing.T, target, active string) {
-	const limit = 5 * time.Second // one on a machine that does nothing else
+// interrupt returns how long the query went on after Ctrl-C.
+func interrupt(t *testing.T, target, active string) (took time.Duration) {
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -129,9 +130,7 @@ func interrupt(t *testing.T, target, active string) {
 		return !queryValue[bool](t, server, `select exists (select from pg_stat_activity
 			where pid = $1 and state = 'active' and wait_event = 'PgSleep')`, pid)
 	})
-	if took := time.Since(began); took > limit {
-		t.Errorf("it took %v", took)
-	}
+	took = time.Since(began)
 	var said []string
 	for lines.Scan() {
 		said = append(said, lines.Text())
@@ -139,4 +138,5 @@ func interrupt(t *testing.T, target, active string) {
 	if err := cmd.Wait(); err != nil || strings.Join(said, "\n") != "fine" {
 		t.Errorf("it said %q: %v", said, err)
 	}
+	return took
 }

@@ -101,7 +101,7 @@ func TestPoll(t *testing.T) {
 	)
 	for range 8 {
 		all.Go(func() {
-			for range 25 {
+			for range 50 {
 				mu.Lock()
 				sent++
 				n := sent
