@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // ErrNotSupported is the error of Watch on systems without a poller.
@@ -33,12 +34,17 @@ type backend interface {
 	close()
 }
 
+// linger is how long the poller stays when nothing is watched any more, so that a
+// program that connects again and again does not start one each time.
+const linger = 100 * time.Millisecond
+
 // The registry is the process's poller and what it watches.
 var registry struct {
 	mu      sync.Mutex // guards the fields below
-	backend backend    // nil while nothing is watched
+	backend backend    // nil while there is no poller
 	watches map[uint64]*Watch
 	lastID  uint64
+	end     *time.Timer // calls endPoller; runs while there is a poller and nothing is watched
 }
 
 // Start calls look when the peer has closed the connection or shut down its
@@ -55,6 +61,7 @@ func Start(socket syscall.RawConn, look func()) (_ *Watch, err error) {
 			return nil, err
 		}
 	}
+	registry.end.Stop()
 	registry.lastID++
 	w := &Watch{id: registry.lastID, socket: socket, look: look}
 	registry.watches[w.id] = w
@@ -75,8 +82,19 @@ func startPoller() error {
 	}
 	registry.backend = b
 	registry.watches = make(map[uint64]*Watch)
-	go b.wait(event) // ends when the last Watch is closed
+	registry.end = time.AfterFunc(linger, endPoller)
+	go b.wait(event) // ends with the poller
 	return nil
+}
+
+// endPoller ends the poller, unless something is watched again.
+func endPoller() {
+	registry.mu.Lock()
+	defer registry.mu.Unlock()
+	if registry.backend != nil && len(registry.watches) == 0 {
+		registry.backend.close()
+		registry.backend = nil
+	}
 }
 
 // event runs on the poller's goroutine. The socket of an id that is not there any
@@ -102,11 +120,10 @@ func (w *Watch) Close() {
 	w.removeLocked()
 }
 
-// removeLocked ends the poller with the last watch.
+// removeLocked has the poller end soon, with the last watch.
 func (w *Watch) removeLocked() {
 	delete(registry.watches, w.id)
 	if len(registry.watches) == 0 {
-		registry.backend.close()
-		registry.backend, registry.watches = nil, nil
+		registry.end.Reset(linger)
 	}
 }

@@ -176,9 +176,7 @@ func pollers() int {
 }
 
 func TestOnePollerWhileSomethingIsWatched(t *testing.T) {
-	if n := pollers(); n != 0 {
-		t.Fatalf("%d pollers at first", n)
-	}
+	awaitNoPoller(t) // of the tests before
 	var watches []*fdwatch.Watch
 	for range 100 {
 		c, _ := pair(t)
@@ -194,6 +192,29 @@ func TestOnePollerWhileSomethingIsWatched(t *testing.T) {
 	for _, w := range watches {
 		w.Close()
 	}
+	awaitNoPoller(t)
+}
+
+// A program that connects again and again has one poller.
+func TestPollerStaysForAMoment(t *testing.T) {
+	awaitNoPoller(t)
+	for range 10 {
+		c, s := pair(t)
+		w, events := watch(t, c)
+		s.Close()
+		await(t, events)
+		w.Close()
+		if n := pollers(); n > 1 {
+			t.Errorf("%d pollers", n)
+		}
+	}
+	awaitNoPoller(t)
+}
+
+// awaitNoPoller waits until the poller has ended, as it does soon after the last
+// watch was closed.
+func awaitNoPoller(t *testing.T) {
+	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); pollers() > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the poller goes on")
