@@ -6,7 +6,6 @@ import (
 	"errors"
 	"runtime"
 	"sync/atomic"
-	"time"
 
 	"github.com/lib/pq"
 
@@ -224,6 +223,3 @@ func (s *session) lossError(err error) error {
 	e.retry = s.wire.Status() == 'I' && s.op.tx.Load() == nil && !e.Sent
 	return e
 }
-
-// farewellDeadline bounds how long a closing session waits to send its goodbye.
-func farewellDeadline() time.Time { return time.Now().Add(50 * time.Millisecond) }

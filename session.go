@@ -213,11 +213,23 @@ func (s *session) close() {
 		defer s.turn.Release() // for those who wait for it, and find the session lost
 		if s.wire.Clean() {
 			s.wire.Leave()
-			_ = s.wire.SetWriteDeadline(farewellDeadline())
+			s.boundFarewell()
 			_ = s.pq.Close()
 		}
 	}
 	_ = s.wire.Close()
+}
+
+// farewellTime is how long a closing session waits to send its goodbye.
+const farewellTime = 50 * time.Millisecond
+
+// boundFarewell keeps a session from waiting for its goodbye to be sent. A socket has
+// room for it: the server has answered, and so has taken all that was sent before.
+// What else a session may run over, a pipe for example, may have none.
+func (s *session) boundFarewell() {
+	if s.socket == nil {
+		_ = s.wire.SetWriteDeadline(time.Now().Add(farewellTime))
+	}
 }
 
 // activate has the wire read by a goroutine of its own, now or as soon as the

@@ -44,7 +44,9 @@ var registry struct {
 	backend backend    // nil while there is no poller
 	watches map[uint64]*Watch
 	lastID  uint64
-	end     *time.Timer // calls endPoller; runs while there is a poller and nothing is watched
+
+	ending    bool      // endPoller will be called
+	idleSince time.Time // when the last watch was closed
 }
 
 // Start calls look when the peer has closed the connection or shut down its
@@ -61,7 +63,6 @@ func Start(socket syscall.RawConn, look func()) (_ *Watch, err error) {
 			return nil, err
 		}
 	}
-	registry.end.Stop()
 	registry.lastID++
 	w := &Watch{id: registry.lastID, socket: socket, look: look}
 	registry.watches[w.id] = w
@@ -82,19 +83,35 @@ func startPoller() error {
 	}
 	registry.backend = b
 	registry.watches = make(map[uint64]*Watch)
-	registry.end = time.AfterFunc(linger, endPoller)
 	go b.wait(event) // ends with the poller
 	return nil
 }
 
-// endPoller ends the poller, unless something is watched again.
+// idleLocked has the poller end soon, with the last watch. It starts few timers: each
+// may wake a thread.
+func idleLocked() {
+	registry.idleSince = time.Now()
+	if !registry.ending {
+		registry.ending = true
+		time.AfterFunc(linger, endPoller)
+	}
+}
+
+// endPoller ends the poller, unless something is watched again or was lately.
 func endPoller() {
 	registry.mu.Lock()
 	defer registry.mu.Unlock()
-	if registry.backend != nil && len(registry.watches) == 0 {
-		registry.backend.close()
-		registry.backend = nil
+	registry.ending = false
+	if len(registry.watches) > 0 {
+		return
 	}
+	if rest := linger - time.Since(registry.idleSince); rest > 0 {
+		registry.ending = true
+		time.AfterFunc(rest, endPoller)
+		return
+	}
+	registry.backend.close()
+	registry.backend = nil
 }
 
 // event runs on the poller's goroutine. The socket of an id that is not there any
@@ -120,10 +137,10 @@ func (w *Watch) Close() {
 	w.removeLocked()
 }
 
-// removeLocked has the poller end soon, with the last watch.
+// removeLocked forgets the watch.
 func (w *Watch) removeLocked() {
 	delete(registry.watches, w.id)
 	if len(registry.watches) == 0 {
-		registry.end.Reset(linger)
+		idleLocked()
 	}
 }

@@ -3,6 +3,7 @@ package transport
 import (
 	"net"
 	"sync/atomic"
+	"time"
 )
 
 // Conn is an open connection. Its net.Conn is safe for concurrent use as any
@@ -50,8 +51,22 @@ func (s *recordSocket) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Abort closes the socket at once, without TLS's close_notify, for which Close
-// may wait for seconds if the peer does not read. It unblocks Read and Write, is
-// safe for concurrent use, and may be called again and besides Close; its error
-// is then [net.ErrClosed].
+// closeTime bounds how long Close waits for TLS's close_notify to be taken by the
+// system.
+const closeTime = 50 * time.Millisecond
+
+// Close closes the connection. Under TLS it tells the peer, and aborts when that
+// takes longer than a moment: TLS itself would wait for seconds if the peer does not
+// read, whatever the write deadline. It unblocks Read and Write, and is safe for
+// concurrent use.
+func (c *Conn) Close() error {
+	if c.Encrypted { // a timer may wake a thread, which a plain connection need not pay for
+		defer time.AfterFunc(closeTime, func() { _ = c.Abort() }).Stop()
+	}
+	return c.Conn.Close()
+}
+
+// Abort closes the socket at once, without TLS's close_notify. It unblocks Read and
+// Write, is safe for concurrent use, and may be called again and besides Close; its
+// error is then [net.ErrClosed].
 func (c *Conn) Abort() error { return c.Socket.Close() }

@@ -282,26 +282,13 @@ func (c *Conn) end(err error, local bool) error {
 		}
 		c.lostMu.Unlock()
 		c.scan.events.Lost()
-		c.closeSocket()
+		_ = c.net.Close()
 	}
 	err = c.loss.Load().Err
 	if r := c.active.Load(); r != nil {
 		r.inbox.close(err)
 	}
 	return err
-}
-
-// closeTime bounds how long closing waits for TLS's farewell to be taken by the
-// system.
-const closeTime = 50 * time.Millisecond
-
-// closeSocket closes the connection. A write deadline would not hurry TLS, which
-// sets its own, of seconds; closing what is below it does.
-func (c *Conn) closeSocket() {
-	if below, ok := c.net.(interface{ Abort() error }); ok {
-		defer time.AfterFunc(closeTime, func() { _ = below.Abort() }).Stop()
-	}
-	_ = c.net.Close()
 }
 
 // Leave says that the session is about to be closed from our side: it counts as

@@ -453,46 +453,6 @@ func TestBuffers(t *testing.T) {
 	})
 }
 
-// A slowCloser is a TLS connection whose farewell nobody takes.
-type slowCloser struct {
-	net.Conn
-	aborted chan struct{}
-	once    sync.Once
-}
-
-func (s *slowCloser) Close() error {
-	<-s.aborted
-	return s.Conn.Close()
-}
-
-func (s *slowCloser) Abort() error {
-	s.once.Do(func() { close(s.aborted) })
-	return nil
-}
-
-func TestCloseIsQuick(t *testing.T) {
-	modes(t, func(t *testing.T, active bool) {
-		synctest.Test(t, func(t *testing.T) {
-			near, server := net.Pipe()
-			defer server.Close()
-			conn := wire.NewConn(&slowCloser{Conn: near, aborted: make(chan struct{})}, nobody{})
-			cl := &client{t: t, conn: conn, buf: make([]byte, 4096)}
-			go func() { _, _ = server.Write(join(greeting()...)) }()
-			if _, err := cl.readAnswer(len(join(greeting()...))); err != nil {
-				t.Fatal(err)
-			}
-			if active {
-				conn.Activate()
-			}
-			start := time.Now()
-			conn.Close()
-			if d := time.Since(start); d > 60*time.Millisecond {
-				t.Errorf("Close took %v", d)
-			}
-		})
-	})
-}
-
 // TestCopy writes rows on one goroutine while another reads, as lib/pq does;
 // the server talks meanwhile.
 func TestCopy(t *testing.T) {
