@@ -109,6 +109,7 @@ type Listener struct {
 	subs     map[*Subscription]struct{}
 	full     map[*Subscription]struct{} // those with a gap to come; swept while there are any
 	sweeping bool
+	held     []*Subscription // those whose bell is to be rung at the end of the batch
 	pings    []*ping
 	pumps    int       // goroutines of subscriptions with a CatchUp
 	catching int       // those of them that are in it
@@ -254,6 +255,7 @@ func (l *Listener) deliverSome(k *link, items []wire.Notification, now time.Time
 		delivered += t.deliver(run)
 		done += len(run)
 	}
+	l.ringHeldLocked()
 	l.countLocked(items[:done], delivered)
 	return done
 }

@@ -99,6 +99,7 @@ func (s *Subscription) owe(gap *Gap) {
 // pay puts the gap that is owed into the queue, where the caller has seen room.
 func (s *Subscription) pay() {
 	s.queue <- Event{Gap: s.owed} // does not wait: nobody else sends
+	s.bell.ring()
 	if s.filled != nil {
 		s.filled.Signal()
 	}

@@ -94,11 +94,13 @@ type Subscription struct {
 	ready  chan struct{} // closed when Subscribe may return
 	stop   context.CancelFunc
 	filled *sync.Cond // the queue has become longer, or closed; nil but for OverflowDropOldest
+	bell   bell       // rung when the queue has become longer, or closed
 
 	// The Listener's lock guards the fields below.
 	seats    []seat
 	missing  int  // channels that the session does not listen to yet
 	live     bool // it gets notifications
+	held     bool // the bell will be rung at the end of the batch
 	ended    bool // it will get none any more, and err says why
 	err      error
 	broken   *Gap      // to come when nothing is missing any more; nil while nothing was lost
@@ -170,7 +172,7 @@ func (l *Listener) newSubscription(config SubscriptionConfig) (*Subscription, er
 	}
 	config.Channels = slices.Compact(slices.Sorted(slices.Values(config.Channels)))
 	s := &Subscription{l: l, config: config, queue: make(chan Event, size), limit: size - 1, ready: make(chan struct{})}
-	s.out = s.queue
+	s.out, s.bell.rung = s.queue, make(chan struct{}, 1)
 	if config.Overflow == OverflowDropOldest {
 		s.limit, s.filled = 0, sync.NewCond(&l.mu)
 	}
@@ -233,13 +235,28 @@ func (s *Subscription) hears() {
 	close(s.ready)
 }
 
-// put puts a notification into the queue, and reports whether it did.
-func (s *Subscription) put(n *wire.Notification) bool {
-	if s.live && s.owed == nil && len(s.queue) < s.limit {
-		s.queue <- Event{Notification: Notification(*n)} // does not wait: nobody else sends
-		return true
+// putRun puts notifications into the queue, which others get too, and returns how
+// many it did.
+func (s *Subscription) putRun(run []wire.Notification, others int) (put int) {
+	if !s.live {
+		return 0
 	}
-	return s.live && s.putFull(n)
+	if s.owed == nil {
+		s.holdLocked(len(run), others)
+		put = max(min(s.limit-len(s.queue), len(run)), 0) // nobody else sends
+		for i := range run[:put] {
+			s.queue <- Event{Notification: Notification(run[i])} // does not wait
+		}
+	}
+	for i := put; i < len(run) && s.live; i++ {
+		if s.putFull(&run[i]) {
+			put++
+		}
+	}
+	if !s.held {
+		s.bell.ring()
+	}
+	return put
 }
 
 // Events returns the channel of what the subscriber hears. It is closed when the
@@ -252,41 +269,49 @@ func (s *Subscription) Events() <-chan Event { return s.out }
 // what Err tells. Breaking out of the loop loses nothing.
 func (s *Subscription) All(ctx context.Context) iter.Seq2[Notification, error] {
 	return func(yield func(Notification, error) bool) {
-		for {
-			e, err := s.next(ctx)
-			if e.Gap != nil {
-				err = &GapError{Gap: *e.Gap}
+		for s.yieldQueued(ctx.Done(), yield) {
+			e, err := s.next(ctx, nil)
+			if err != nil {
+				yield(Notification{}, err)
+				return
 			}
-			if !yield(e.Notification, err) || err != nil && e.Gap == nil {
+			if !e.yield(yield) {
 				return
 			}
 		}
 	}
 }
 
-// next waits for the next event.
-func (s *Subscription) next(ctx context.Context) (Event, error) {
-	if err := ctx.Err(); err != nil {
-		return Event{}, err
+// yieldQueued yields what is in the queue, as long as that takes no waiting, and
+// reports whether the loop goes on.
+func (s *Subscription) yieldQueued(done <-chan struct{}, yield func(Notification, error) bool) bool {
+	for !s.bell.held.Load() {
+		select {
+		case <-done:
+			return true // next tells
+		default:
+		}
+		select {
+		case e, ok := <-s.out:
+			if !ok {
+				return true // next tells
+			}
+			if !e.yield(yield) {
+				return false
+			}
+		default:
+			return true
+		}
 	}
-	select {
-	case e, ok := <-s.out: // the shortest way, while there is something
-		return e, s.errIf(!ok)
-	default:
-	}
-	select {
-	case e, ok := <-s.out:
-		return e, s.errIf(!ok)
-	case <-ctx.Done():
-		return Event{}, ctx.Err()
-	}
+	return true
 }
 
-func (s *Subscription) errIf(closed bool) error {
-	if closed {
-		return s.Err()
+// yield passes the event to the body of a loop.
+func (e *Event) yield(yield func(Notification, error) bool) bool {
+	if e.Gap != nil {
+		return yield(Notification{}, &GapError{Gap: *e.Gap})
 	}
-	return nil
+	return yield(e.Notification, nil)
 }
 
 // Wake waits until there is something to look at: a notification, a gap, or that
@@ -296,19 +321,10 @@ func (s *Subscription) errIf(closed bool) error {
 // until there are none. Where there is a CatchUp, or [OverflowDropOldest], a burst
 // may wake it more than once. Its error is that of ctx, or what Err tells.
 func (s *Subscription) Wake(ctx context.Context, maxWait time.Duration) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	timer := time.NewTimer(maxWait)
 	defer timer.Stop()
-	select {
-	case _, ok := <-s.out:
-		if !ok {
-			return s.Err()
-		}
-	case <-timer.C:
-	case <-ctx.Done():
-		return ctx.Err()
+	if _, err := s.next(ctx, timer.C); err != nil && err != errAlarm {
+		return err
 	}
 	for range cap(s.queue) { // not for ever, however fast they come
 		select {
@@ -364,6 +380,7 @@ func (l *Listener) endLocked(s *Subscription, err error) {
 		s.pay()
 	}
 	close(s.queue)
+	s.bell.ring()
 	if s.filled != nil {
 		s.filled.Signal()
 	}

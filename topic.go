@@ -56,8 +56,8 @@ func (t *topic) leave(at int) {
 // to be delivered together.
 func (t *topic) run(items []wire.Notification) []wire.Notification {
 	limit := min(len(items), maxRun, maxRunDeliveries/max(len(t.subs), 1))
-	n := 1
-	for n < limit && items[n].Channel == t.name {
+	name, n := items[0].Channel, 1 // the session's own string: equal ones have the same bytes
+	for n < limit && items[n].Channel == name {
 		n++
 	}
 	return items[:n]
@@ -67,12 +67,7 @@ func (t *topic) run(items []wire.Notification) []wire.Notification {
 // notifications came.
 func (t *topic) deliver(run []wire.Notification) (delivered int) {
 	for i := len(t.subs) - 1; i >= 0; i-- { // from the end: a slow one may leave
-		s := t.subs[i]
-		for j := range run {
-			if s.put(&run[j]) {
-				delivered++
-			}
-		}
+		delivered += t.subs[i].putRun(run, len(t.subs))
 	}
 	return delivered
 }

@@ -98,37 +98,45 @@ func openListener(dsn string) (*pgnotify.Listener, error) {
 	return pgnotify.NewListener(connector, &pgnotify.ListenerConfig{Heartbeat: -1, Logger: quiet})
 }
 
-// hearListener is pgnotify's Subscription.Events.
+// hearListener is pgnotify's Subscription.All.
 func hearListener(ctx context.Context, dsn string, channels []string, unit int) (hearer, error) {
 	l, err := openListener(dsn)
 	if err != nil {
 		return hearer{}, err
 	}
-	config := pgnotify.SubscriptionConfig{Channels: channels, QueueSize: unitsAhead*unit + 1}
+	config := pgnotify.SubscriptionConfig{Channels: channels, QueueSize: 2*unitsAhead*unit + 1}
 	sub, err := l.SubscribeConfig(ctx, config)
 	if err != nil {
 		return hearer{}, joinClose(err, l.Close)
 	}
 	return hearer{func(ctx context.Context, count, size int) (taken, dropped int, _ error) {
-		defer context.AfterFunc(ctx, sub.Close)()
-		for taken < count {
-			e, ok := <-sub.Events()
-			switch {
-			case !ok:
-				return taken, dropped, errEnded
-			case e.Gap != nil && e.Gap.Cause != pgnotify.GapOverflow:
-				return taken, dropped, errors.New(e.Gap.String())
-			case e.Gap != nil:
-				taken += int(e.Gap.Dropped)
-				dropped += int(e.Gap.Dropped)
-			default:
-				if taken++; len(e.Payload) != size {
-					return taken, dropped, errSize(e.Payload, size)
+		for n, err := range sub.All(ctx) {
+			if err != nil {
+				n, err := overflowed(err)
+				if err != nil {
+					return taken, dropped, err
 				}
+				taken += n
+				dropped += n
+			} else if taken++; len(n.Payload) != size {
+				return taken, dropped, errSize(n.Payload, size)
+			}
+			if taken >= count {
+				break
 			}
 		}
 		return taken, dropped, nil
 	}, l.Close}, nil
+}
+
+// overflowed returns how many notifications a subscription has dropped, if that is
+// what err tells.
+func overflowed(err error) (int, error) {
+	var gap *pgnotify.GapError
+	if errors.As(err, &gap) && gap.Gap.Cause == pgnotify.GapOverflow {
+		return int(gap.Gap.Dropped), nil
+	}
+	return 0, err
 }
 
 // openLibpq returns a listener of lib/pq that is connected: what comes before

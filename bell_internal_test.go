@@ -1,0 +1,225 @@
+package pgnotify
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pgnotify/pgnotify/internal/wire"
+)
+
+// A never is a connector that does not connect.
+type never struct{ nowhere }
+
+func (never) Connect(ctx context.Context) (driver.Conn, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// A hall is a Listener that hears what the test says, over a session that is none.
+type hall struct {
+	*Listener
+	link *link
+}
+
+// newHall returns a hall that listens to the channels.
+func newHall(t *testing.T, channels ...string) hall {
+	t.Helper()
+	l, err := NewListener(never{}, &ListenerConfig{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := hall{l, &link{}}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.link = h.link
+	for _, name := range channels {
+		l.topics[name] = &topic{name: name, heard: true}
+	}
+	t.Cleanup(func() {
+		l.mu.Lock()
+		l.link = nil // nothing to close
+		l.mu.Unlock()
+		l.Close()
+	})
+	return h
+}
+
+// say delivers n notifications, over the channels in turn.
+func (h hall) say(n int, channels ...string) {
+	items := make([]wire.Notification, n)
+	for i := range items {
+		items[i] = wire.Notification{Channel: channels[i%len(channels)], Payload: fmt.Sprint(i)}
+	}
+	h.deliver(h.link, items)
+}
+
+func (h hall) subscribe(t *testing.T, config SubscriptionConfig) *Subscription {
+	t.Helper()
+	sub, err := h.SubscribeConfig(context.Background(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sub
+}
+
+// eventually waits for an event that has no channel to wait on.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Microsecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not in time: " + what)
+		}
+	}
+}
+
+func awaitAll(t *testing.T, group *sync.WaitGroup) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		group.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("not all have ended")
+	}
+}
+
+// Nobody who iterates sleeps while there is something to be had, however many they
+// are, whatever comes, and though others take from the channel itself.
+func TestNobodySleepsThroughTheBell(t *testing.T) {
+	t.Parallel()
+	for _, takers := range []int{1, 2, 5} {
+		for _, others := range []int{0, 1} {
+			t.Run(fmt.Sprintf("%d iterate, %d take", takers, others), func(t *testing.T) {
+				t.Parallel()
+				h := newHall(t, "a", "b")
+				sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a", "b"}, QueueSize: 256})
+				var taken atomic.Int64
+				var ended sync.WaitGroup
+				for range takers {
+					ended.Go(func() {
+						for _, err := range sub.All(context.Background()) {
+							if err == nil {
+								taken.Add(1)
+							} else if !errors.Is(err, ErrClosed) {
+								t.Error(err)
+							}
+						}
+					})
+				}
+				for range others {
+					ended.Go(func() {
+						for range sub.Events() {
+							taken.Add(1)
+						}
+					})
+				}
+				said := int64(0)
+				for range 1000 {
+					n := 1 + rand.IntN(200)
+					if rand.IntN(2) == 0 {
+						n = 1 + rand.IntN(3)
+					}
+					if rand.IntN(2) == 0 {
+						h.say(n, "a")
+					} else {
+						h.say(n, "a", "b")
+					}
+					said += int64(n)
+					eventually(t, "all is taken", func() bool { return taken.Load() == said })
+				}
+				sub.Close()
+				awaitAll(t, &ended) // all are told of the end
+			})
+		}
+	}
+}
+
+// A loop whose context ends leaves the bell to the others.
+func TestWhoGivesUpTakesNoBell(t *testing.T) {
+	t.Parallel()
+	h := newHall(t, "a")
+	sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}})
+	var taken atomic.Int64
+	var ended sync.WaitGroup
+	count := func(ctx context.Context) {
+		for _, err := range sub.All(ctx) {
+			if err == nil {
+				taken.Add(1)
+			}
+		}
+	}
+	ended.Go(func() { count(context.Background()) })
+	for said := int64(1); said <= 3000; said++ {
+		ctx, stop := context.WithCancel(context.Background())
+		ended.Go(func() { count(ctx) })
+		ended.Go(stop)
+		h.say(1, "a")
+		eventually(t, "it is taken", func() bool { return taken.Load() == said })
+	}
+	sub.Close()
+	awaitAll(t, &ended)
+}
+
+// Wake takes all that came together.
+func TestWakeFoldsABatch(t *testing.T) {
+	t.Parallel()
+	h := newHall(t, "a")
+	sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}})
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	defer stop()
+	woken := make(chan error)
+	go func() {
+		for err := error(nil); err == nil; {
+			err = sub.Wake(ctx, time.Hour)
+			woken <- err
+		}
+	}()
+	for range 1000 {
+		eventually(t, "it waits", func() bool { return sub.bell.waiting.Load() == 1 })
+		h.say(400, "a")
+		if err := <-woken; err != nil {
+			t.Fatal(err)
+		}
+		if n := len(sub.queue); n > 0 {
+			t.Fatalf("%d are left", n)
+		}
+	}
+	sub.Close()
+	if err := <-woken; !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+}
+
+// A hold ends while there is still room in the queue: those who take need time to be
+// woken.
+func TestHoldEndsAtHalf(t *testing.T) {
+	t.Parallel()
+	h := newHall(t, "a")
+	sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}, QueueSize: 101})
+	h.Listener.mu.Lock()
+	defer h.Listener.mu.Unlock()
+	for i, want := range []struct {
+		held bool
+		n    int
+	}{{true, 25}, {true, 50}, {false, 75}, {false, 100}} {
+		sub.putRun(make([]wire.Notification, 25), 1)
+		if held, n := sub.bell.held.Load(), len(sub.queue); held != want.held || n != want.n {
+			t.Errorf("after run %d: held %v, %d in the queue", i, held, n)
+		}
+	}
+	h.ringHeldLocked()
+	if sub.held || sub.bell.held.Load() || len(h.held) > 0 {
+		t.Error("held at the end of the batch")
+	}
+}
