@@ -27,8 +27,10 @@ func newStmt(s *session, inner driver.Stmt, query string) driver.Stmt {
 	}
 	s.detach() // each step has a context of its own
 	s.op.goesOn = true
-	s.op.copy = &copyStmt{s: s, inner: inner.(libpqCopy)}
-	return s.op.copy
+	st := &copyStmt{s: s, inner: inner.(libpqCopy)}
+	st.guard = func() { s.attach(st.ctx) }
+	s.op.copy = st
+	return st
 }
 
 // A stmt is a prepared statement.
@@ -98,19 +100,24 @@ type copyStmt struct {
 	s     *session
 	inner libpqCopy
 	ended bool
+
+	ctx    context.Context // of the step under way
+	guard  func()          // has the step cancelled when ctx ends
+	values []driver.Value  // of the row under way; its memory serves the next
 }
 
 func (st *copyStmt) NumInput() int { return st.inner.NumInput() }
 
 // ExecContext sends a row, or without arguments ends the COPY.
 func (st *copyStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	values := make([]driver.Value, len(args))
-	for i, a := range args {
-		values[i] = a.Value
+	st.values = st.values[:0]
+	for _, a := range args {
+		st.values = append(st.values, a.Value)
 	}
 	last := len(args) == 0
 	return st.run(ctx, last, func() (driver.Result, error) {
-		res, err := st.inner.Exec(values) //nolint:staticcheck // lib/pq's COPY has no other
+		res, err := st.inner.Exec(st.values) //nolint:staticcheck // lib/pq's COPY has no other
+		clear(st.values)
 		if last && err != nil {
 			_ = st.inner.Close() // after an error lib/pq leaves the COPY open, and some of the answer unread
 		}
@@ -134,7 +141,9 @@ func (st *copyStmt) CopyData(ctx context.Context, line string) (driver.Result, e
 // Query implements driver.Stmt; COPY returns no rows.
 func (st *copyStmt) Query([]driver.Value) (driver.Rows, error) { return nil, ErrNotSupported }
 
-// run is one step of the COPY, and its end where last is set.
+// run is one step of the COPY, and its end where last is set. A row is guarded by its
+// context from when it is sent on, which may block: most are only put into lib/pq's
+// buffer.
 func (st *copyStmt) run(ctx context.Context, last bool, step func() (driver.Result, error)) (_ driver.Result, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -144,7 +153,11 @@ func (st *copyStmt) run(ctx context.Context, last bool, step func() (driver.Resu
 	}
 	st.ended = last
 	st.s.op.goesOn = !last
-	st.s.attach(ctx)
+	if st.ctx = ctx; last {
+		st.guard() // it waits for the answer
+	} else {
+		st.s.wire.OnWrite(st.guard)
+	}
 	defer st.endStep(&err)
 	return step()
 }
@@ -155,6 +168,8 @@ func (st *copyStmt) endStep(err *error) {
 	if p := recover(); p != nil {
 		*err = st.s.caught(p)
 	}
+	st.ctx = nil
+	st.s.wire.OnWrite(nil)
 	st.s.finish(err)
 	if st.ended {
 		st.s.op.copy = nil

@@ -34,6 +34,7 @@ type Conn struct {
 	scan      scanner
 
 	names    *namer     // nil until a statement is prepared; for who writes
+	onWrite  func()     // see OnWrite; for who writes
 	writeMu  sync.Mutex // held while something is written; guards writeErr
 	writeErr error      // of the last write that failed
 
@@ -147,11 +148,19 @@ func (c *Conn) settle() {
 	}
 }
 
+// OnWrite has f called, once, by the next Write, before it sends anything. It is for
+// the goroutine that writes; f may be nil.
+func (c *Conn) OnWrite(f func()) { c.onWrite = f }
+
 // Write sends lib/pq's messages. Nothing is sent when the session is known to
 // be lost.
 func (c *Conn) Write(p []byte) (int, error) {
 	if loss := c.Loss(); loss != nil {
 		return 0, loss.Err
+	}
+	if f := c.onWrite; f != nil {
+		c.onWrite = nil
+		f()
 	}
 	if c.notes.status.Load() != 0 { // during start-up messages have other shapes
 		c.notes.awaited.Add(answers(p))
