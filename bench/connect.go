@@ -21,11 +21,6 @@ func connectScenarios() []scenario {
 	}
 }
 
-// besideName is pgnotify where another session is open meanwhile. Without one the
-// process's poller, which watches for the end of all sessions, is started and
-// stopped with each.
-const besideName = "pgnotify, beside another"
-
 func connectScenario(name, about string, count int, start func(sqlDriver, context.Context, string) (*worker, error)) scenario {
 	s := scenario{
 		name:    name,
@@ -40,9 +35,6 @@ func connectScenario(name, about string, count int, start func(sqlDriver, contex
 			return start(d, ctx, dsn)
 		}})
 	}
-	s.contenders = append(s.contenders, contender{name: besideName, start: func(ctx context.Context, dsn string) (*worker, error) {
-		return start(sqlDriver{besideName, "pgnotify"}, ctx, dsn)
-	}})
 	return s
 }
 
@@ -54,16 +46,7 @@ func (d sqlDriver) startConnecting(_ context.Context, dsn string) (*worker, erro
 	}
 	db.SetMaxIdleConns(-1)
 	return &worker{
-		work: func(ctx context.Context, count int, _ record) error {
-			if d.name == besideName {
-				c, err := db.Conn(ctx)
-				if err != nil {
-					return err
-				}
-				defer c.Close()
-			}
-			return checkOut(ctx, db, count)
-		},
+		work:  func(ctx context.Context, count int, _ record) error { return checkOut(ctx, db, count) },
 		close: db.Close,
 	}, nil
 }

@@ -164,7 +164,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	}
 	if c.notes.status.Load() != 0 { // during start-up messages have other shapes
 		c.notes.awaited.Add(answers(p))
-		if mayName(p) {
+		if mayName(p) || c.names != nil && c.names.held != nil {
 			return c.writeNamed(p)
 		}
 	}

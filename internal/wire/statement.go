@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
+	"slices"
 	"sync"
 )
 
@@ -22,6 +23,7 @@ type namer struct {
 	prefix    [prefixSize]byte
 	prepared  string   // the statement that was parsed last, as the server knows it
 	forgotten []string // statements to be closed with the next one that is parsed
+	held      []byte   // a Close that goes out with the Sync to come
 }
 
 func newNamer() *namer {
@@ -117,14 +119,22 @@ func (n *namer) closeForgotten(out []byte) ([]byte, int) {
 // scratch holds messages while they are rewritten and sent.
 var scratch = sync.Pool{New: func() any { return new([]byte) }}
 
-// writeNamed sends messages that have a name to be rewritten.
+// writeNamed sends messages that have a name to be rewritten, or that stand behind
+// those. A Close without a Sync waits for that, which lib/pq writes next: nothing is
+// asked before it, but a pooler may answer the Close at once.
 func (c *Conn) writeNamed(p []byte) (int, error) {
 	if c.names == nil {
 		c.names = newNamer()
 	}
 	buf := scratch.Get().(*[]byte)
 	defer scratch.Put(buf)
-	first, left, closes := c.names.rewrite((*buf)[:0], p)
+	first := append((*buf)[:0], c.names.held...)
+	c.names.held = nil
+	first, left, closes := c.names.rewrite(first, p)
+	if p[0] == 'C' && answers(p) == 0 {
+		c.names.held = slices.Clone(first)
+		return len(p), nil
+	}
 	if cap(first) <= 2*maxCopied {
 		*buf = first
 	}
