@@ -40,6 +40,7 @@ type options struct {
 	markdown           string
 	plots              string
 	profile            string
+	accept             bool
 }
 
 func main() {
@@ -58,6 +59,7 @@ func main() {
 	flag.StringVar(&o.plots, "plots", "", "also draw SVG plots of what matters most into this `folder`;\nthe Markdown shows them")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile to this `file`; pick one driver with\n"+
 		"go tool pprof -tagfocus contender=pgnotify (profiling costs time too)")
+	flag.BoolVar(&o.accept, "accept", false, "have a goroutine wait for connections, as most services have")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), usage)
 		flag.PrintDefaults()
@@ -106,6 +108,13 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, end()) }()
+	if o.accept {
+		end, err := startAccepting()
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, end()) }()
+	}
 	started := time.Now()
 	measure := func(s scenario) (outcome, error) {
 		result, err := measureScenario(ctx, s, server.DSN(), o.effort(s))
