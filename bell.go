@@ -13,11 +13,11 @@ import (
 // for each of the others.
 type bell struct {
 	waiting atomic.Int32  // how many wait, or are about to
-	held    atomic.Bool   // who wants something is to wait, though it may be there
+	held    atomic.Bool   // takers wait for the bell even if the queue is not empty
 	rung    chan struct{} // has room for one
 }
 
-// hold has those who want something wait until the bell is rung.
+// hold has takers wait until the bell is rung.
 func (b *bell) hold() { b.held.Store(true) }
 
 // ring ends a hold and wakes one who waits. Who is about to wait either sees what was
@@ -43,28 +43,31 @@ func (b *bell) wake() {
 const minHeld = 8
 
 // holdLocked has those who take from the queue of s wait until the present batch is in
-// it, when a run of it comes that many others may get too. It lasts no longer than until
-// half of the queue is used.
-func (s *Subscription) holdLocked(run, others int) {
-	half := len(s.queue) >= s.limit/2
+// it, when a run of it comes that s and the other hearers of its channel get. It does so
+// only where they have taken all before, so that nobody is held again and again, and not
+// where delivering takes long. Before each run it looks whether half of the queue is used,
+// and ends the hold then.
+func (s *Subscription) holdLocked(run, hearers int) {
+	queued := len(s.queue)
+	full := queued+run > s.limit/2
 	switch {
-	case s.held && half:
+	case s.toRing && full:
 		s.bell.ring()
-	case !s.held && !half && run >= minHeld && run*others <= maxDeliveries:
-		s.held = true
+	case !s.toRing && !full && queued == 0 && run >= minHeld && run*hearers <= maxDeliveries:
+		s.toRing = true
 		s.bell.hold()
-		s.l.held = append(s.l.held, s)
+		s.l.toRing = append(s.l.toRing, s)
 	}
 }
 
-// ringHeldLocked ends the holds of a batch.
-func (l *Listener) ringHeldLocked() {
-	for _, s := range l.held {
-		s.held = false
+// ringLocked ends the holds of a batch.
+func (l *Listener) ringLocked() {
+	for _, s := range l.toRing {
+		s.toRing = false
 		s.bell.ring()
 	}
-	clear(l.held)
-	l.held = l.held[:0]
+	clear(l.toRing)
+	l.toRing = l.toRing[:0]
 }
 
 // errAlarm is what next returns when the alarm goes off.

@@ -214,8 +214,29 @@ func TestHoldEndsAtHalf(t *testing.T) {
 			t.Errorf("after run %d: held %v, %d in the queue", i, held, n)
 		}
 	}
-	h.ringHeldLocked()
-	if sub.held || sub.bell.held.Load() || len(h.held) > 0 {
+	h.ringLocked()
+	if sub.toRing || sub.bell.held.Load() || len(h.toRing) > 0 {
 		t.Error("held at the end of the batch")
+	}
+}
+
+// Who has something to take is not told to wait for more, again and again.
+func TestNobodyIsHeldWhoIsBehind(t *testing.T) {
+	t.Parallel()
+	h := newHall(t, "a")
+	sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}})
+	h.Listener.mu.Lock()
+	defer h.Listener.mu.Unlock()
+	sub.putRun(make([]wire.Notification, 32), 1)
+	h.ringLocked()
+	sub.putRun(make([]wire.Notification, 32), 1)
+	if sub.bell.held.Load() {
+		t.Error("held with a queue that is not empty")
+	}
+	for len(sub.queue) > 0 {
+		<-sub.queue
+	}
+	if sub.putRun(make([]wire.Notification, 32), 100); sub.bell.held.Load() {
+		t.Error("held while many others get theirs")
 	}
 }

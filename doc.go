@@ -79,8 +79,8 @@
 //
 //	l, err := pgnotify.NewListener(connector, nil)
 //	sub, err := l.Subscribe(ctx, "orders", "prices")
+//	var gap *pgnotify.GapError
 //	for n, err := range sub.All(ctx) {
-//		var gap *pgnotify.GapError
 //		if errors.As(err, &gap) {
 //			... // look at the tables again
 //		}

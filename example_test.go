@@ -220,8 +220,8 @@ func ExampleConn_Notifications() {
 
 	check(pc.Listen(ctx, "example_jobs"))
 	check(pgnotify.Notify(ctx, db, "example_jobs", "1"))
+	var gap *pgnotify.GapError
 	for n, err := range pc.Notifications(ctx, pgnotify.Timeout(time.Minute), pgnotify.StopAfter(1)) {
-		var gap *pgnotify.GapError
 		if errors.As(err, &gap) {
 			fmt.Println("look at the whole table:", gap)
 			continue

@@ -109,7 +109,7 @@ type Listener struct {
 	subs     map[*Subscription]struct{}
 	full     map[*Subscription]struct{} // those with a gap to come; swept while there are any
 	sweeping bool
-	held     []*Subscription // those whose bell is to be rung at the end of the batch
+	toRing   []*Subscription // those whose bell is to be rung at the end of the batch
 	pings    []*ping
 	pumps    int       // goroutines of subscriptions with a CatchUp
 	catching int       // those of them that are in it
@@ -223,7 +223,8 @@ func (l *Listener) deliver(k *link, items []wire.Notification) {
 	}
 }
 
-// maxDeliveries is about how many deliveries are made before others get the lock.
+// maxDeliveries is about how many deliveries are made, or dropped, before others get the
+// lock, and while takers are held.
 const maxDeliveries = 1024
 
 // Notifications of one channel that come together are delivered in runs: what a queue
@@ -243,8 +244,8 @@ func (l *Listener) deliverSome(k *link, items []wire.Notification, now time.Time
 		return len(items)
 	}
 	k.heard = now
-	done, delivered := 0, 0
-	for done < len(items) && delivered < maxDeliveries {
+	done, tried, delivered := 0, 0, 0
+	for done < len(items) && tried < maxDeliveries {
 		t := l.topics[items[done].Channel]
 		if t == nil {
 			done++
@@ -252,10 +253,15 @@ func (l *Listener) deliverSome(k *link, items []wire.Notification, now time.Time
 		}
 		l.heardLocked(t)
 		run := t.run(items[done:])
+		deliveries := len(run) * len(t.subs)
+		if deliveries > maxDeliveries {
+			l.ringLocked()
+		}
 		delivered += t.deliver(run)
+		tried += deliveries
 		done += len(run)
 	}
-	l.ringHeldLocked()
+	l.ringLocked()
 	l.countLocked(items[:done], delivered)
 	return done
 }

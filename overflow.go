@@ -6,7 +6,8 @@ import (
 	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
-// putFull is put for a subscriber who may be too slow, or who drops the oldest.
+// putFull is putRun, for one notification, of a subscriber who may be too slow, or who
+// drops the oldest.
 func (s *Subscription) putFull(n *wire.Notification) bool {
 	if s.config.Overflow == OverflowDropOldest {
 		s.putNewest(n)
@@ -30,7 +31,7 @@ func (s *Subscription) putFull(n *wire.Notification) bool {
 	return true
 }
 
-// putNewest is put for OverflowDropOldest.
+// putNewest is putFull for OverflowDropOldest.
 func (s *Subscription) putNewest(n *wire.Notification) {
 	if s.owed != nil || len(s.queue) >= cap(s.queue)-1 {
 		s.dropAll()
@@ -70,7 +71,6 @@ func (s *Subscription) dropAll() {
 		s.drop(dropped)
 		s.owed.From = earlier(s.owed.From, s.oldest)
 	}
-	s.oldest = time.Now()
 	if s.owed != nil {
 		s.pay()
 	}
@@ -98,6 +98,9 @@ func (s *Subscription) owe(gap *Gap) {
 
 // pay puts the gap that is owed into the queue, where the caller has seen room.
 func (s *Subscription) pay() {
+	if len(s.queue) == 0 {
+		s.oldest = time.Now()
+	}
 	s.queue <- Event{Gap: s.owed} // does not wait: nobody else sends
 	s.bell.ring()
 	if s.filled != nil {

@@ -224,10 +224,11 @@ func (s *session) close() {
 const farewellTime = 50 * time.Millisecond
 
 // boundFarewell keeps a session from waiting for its goodbye to be sent. A socket has
-// room for it: the server has answered, and so has taken all that was sent before.
-// What else a session may run over, a pipe for example, may have none.
+// room for it: the server has answered, and so has taken all that was sent before. Not
+// so after a failed COPY, whose data it may not have read; and what else a session may
+// run over, a pipe for example, may have no room at all.
 func (s *session) boundFarewell() {
-	if s.socket == nil {
+	if s.socket == nil || s.wire.Status() != 'I' {
 		_ = s.wire.SetWriteDeadline(time.Now().Add(farewellTime))
 	}
 }

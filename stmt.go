@@ -114,10 +114,10 @@ func (st *copyStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (
 	for _, a := range args {
 		st.values = append(st.values, a.Value)
 	}
+	defer clear(st.values)
 	last := len(args) == 0
 	return st.run(ctx, last, func() (driver.Result, error) {
 		res, err := st.inner.Exec(st.values) //nolint:staticcheck // lib/pq's COPY has no other
-		clear(st.values)
 		if last && err != nil {
 			_ = st.inner.Close() // after an error lib/pq leaves the COPY open, and some of the answer unread
 		}

@@ -100,7 +100,7 @@ type Subscription struct {
 	seats    []seat
 	missing  int  // channels that the session does not listen to yet
 	live     bool // it gets notifications
-	held     bool // the bell will be rung at the end of the batch
+	toRing   bool // it is in the Listener's toRing
 	ended    bool // it will get none any more, and err says why
 	err      error
 	broken   *Gap      // to come when nothing is missing any more; nil while nothing was lost
@@ -235,14 +235,14 @@ func (s *Subscription) hears() {
 	close(s.ready)
 }
 
-// putRun puts notifications into the queue, which others get too, and returns how
-// many it did.
-func (s *Subscription) putRun(run []wire.Notification, others int) (put int) {
+// putRun puts notifications into the queue, of which there are so many hearers, and
+// returns how many it did.
+func (s *Subscription) putRun(run []wire.Notification, hearers int) (put int) {
 	if !s.live {
 		return 0
 	}
 	if s.owed == nil {
-		s.holdLocked(len(run), others)
+		s.holdLocked(len(run), hearers)
 		put = max(min(s.limit-len(s.queue), len(run)), 0) // nobody else sends
 		for i := range run[:put] {
 			s.queue <- Event{Notification: Notification(run[i])} // does not wait
@@ -253,7 +253,7 @@ func (s *Subscription) putRun(run []wire.Notification, others int) (put int) {
 			put++
 		}
 	}
-	if !s.held {
+	if !s.toRing {
 		s.bell.ring()
 	}
 	return put

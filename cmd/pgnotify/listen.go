@@ -89,8 +89,8 @@ func (l *listening) run(ctx context.Context, s *session) error {
 // print prints what is heard, and returns how many notifications it was.
 func (l *listening) print(ctx context.Context, sub *pgnotify.Subscription, out *output) (heard uint, err error) {
 	defer out.flush()
+	var gap *pgnotify.GapError
 	for n, err := range sub.All(ctx) {
-		var gap *pgnotify.GapError
 		switch {
 		case errors.As(err, &gap):
 			out.gap(gap.Gap)

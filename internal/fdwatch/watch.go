@@ -111,7 +111,7 @@ func endPoller() {
 		return
 	}
 	registry.backend.close()
-	registry.backend = nil
+	registry.backend, registry.watches = nil, nil
 }
 
 // event runs on the poller's goroutine. The socket of an id that is not there any
