@@ -39,21 +39,43 @@ func (b *bell) wake() {
 	}
 }
 
-// minHeld is how many notifications must come together for a hold to be worth while.
-const minHeld = 8
+// A hold is worth while when so many come together, and only few get them: while the
+// reader is at the queues of others, it is in nobody's way.
+const (
+	minHeld    = 8
+	maxHearers = 4
+)
+
+// maxHeld is about how long somebody may be kept from taking an event, by one hold after
+// another.
+const maxHeld = time.Millisecond
+
+// A lag tells whether those who take from a queue are behind.
+type lag struct {
+	sent  uint64    // events that were sent on the queue so far
+	mark  uint64    // how many that were at a time
+	since time.Time // that time
+}
+
+// ok reports whether all has been taken that was there maxHeld ago, or later.
+func (g *lag) ok(queued int, now time.Time) bool {
+	if g.sent-uint64(queued) >= g.mark {
+		g.mark, g.since = g.sent, now
+		return true
+	}
+	return now.Sub(g.since) < maxHeld
+}
 
 // holdLocked has those who take from the queue of s wait until the present batch is in
-// it, when a run of it comes that s and the other hearers of its channel get. It does so
-// only where they have taken all before, so that nobody is held again and again, and not
-// where delivering takes long. Before each run it looks whether half of the queue is used,
-// and ends the hold then.
+// it, when a run of it comes that so many hearers get; but not where they are behind.
+// Before each run it looks whether half of the queue is used, and ends the hold then.
 func (s *Subscription) holdLocked(run, hearers int) {
 	queued := len(s.queue)
 	full := queued+run > s.limit/2
 	switch {
 	case s.toRing && full:
 		s.bell.ring()
-	case !s.toRing && !full && queued == 0 && run >= minHeld && run*hearers <= maxDeliveries:
+	case !s.toRing && !full && run >= minHeld && hearers <= maxHearers && s.lag.ok(queued, s.l.batchTime):
 		s.toRing = true
 		s.bell.hold()
 		s.l.toRing = append(s.l.toRing, s)

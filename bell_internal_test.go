@@ -220,23 +220,36 @@ func TestHoldEndsAtHalf(t *testing.T) {
 	}
 }
 
-// Who has something to take is not told to wait for more, again and again.
+// Who has not taken what came a while ago is not held, nor is who hears with many others.
 func TestNobodyIsHeldWhoIsBehind(t *testing.T) {
 	t.Parallel()
 	h := newHall(t, "a")
 	sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}})
 	h.Listener.mu.Lock()
 	defer h.Listener.mu.Unlock()
-	sub.putRun(make([]wire.Notification, 32), 1)
-	h.ringLocked()
-	sub.putRun(make([]wire.Notification, 32), 1)
-	if sub.bell.held.Load() {
-		t.Error("held with a queue that is not empty")
+	start := time.Now()
+	batch := func(after time.Duration, hearers int) (held bool) {
+		h.batchTime = start.Add(after)
+		sub.putRun(make([]wire.Notification, 32), hearers)
+		held = sub.bell.held.Load()
+		h.ringLocked()
+		return held
 	}
-	for len(sub.queue) > 0 {
-		<-sub.queue
+	take := func(n int) {
+		for range n {
+			<-sub.queue
+		}
 	}
-	if sub.putRun(make([]wire.Notification, 32), 100); sub.bell.held.Load() {
+	if !batch(0, 1) || !batch(maxHeld-1, 1) {
+		t.Error("not held at the beginning")
+	}
+	if take(31); batch(2*maxHeld, 1) {
+		t.Error("held with something left of the first batch")
+	}
+	if take(1); !batch(2*maxHeld, 1) {
+		t.Error("not held, though that is taken")
+	}
+	if take(len(sub.queue)); batch(2*maxHeld, maxHearers+1) {
 		t.Error("held while many others get theirs")
 	}
 }

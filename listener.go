@@ -99,23 +99,24 @@ type Listener struct {
 
 	droppedEvents uint64 // that handle has told of; for handle only
 
-	mu       sync.Mutex          // guards the fields below, and the state of subscriptions
-	link     *link               // the session; nil while there is none
-	last     error               // why there is none
-	outage   *Gap                // since a session was lost; nil while one listens
-	topics   map[string]*topic   // by channel
-	changed  map[*topic]struct{} // those for reconcile to look at
-	flight   *change             // the LISTEN and UNLISTEN under way
-	subs     map[*Subscription]struct{}
-	full     map[*Subscription]struct{} // those with a gap to come; swept while there are any
-	sweeping bool
-	toRing   []*Subscription // those whose bell is to be rung at the end of the batch
-	pings    []*ping
-	pumps    int       // goroutines of subscriptions with a CatchUp
-	catching int       // those of them that are in it
-	idle     sync.Cond // pumps, catching or sweeping have become less
-	closed   bool
-	numbers  ListenerStats
+	mu        sync.Mutex          // guards the fields below, and the state of subscriptions
+	link      *link               // the session; nil while there is none
+	last      error               // why there is none
+	outage    *Gap                // since a session was lost; nil while one listens
+	topics    map[string]*topic   // by channel
+	changed   map[*topic]struct{} // those for reconcile to look at
+	flight    *change             // the LISTEN and UNLISTEN under way
+	subs      map[*Subscription]struct{}
+	full      map[*Subscription]struct{} // those with a gap to come; swept while there are any
+	sweeping  bool
+	batchTime time.Time       // when the present batch came
+	toRing    []*Subscription // those whose bell is to be rung at the end of the batch
+	pings     []*ping
+	pumps     int       // goroutines of subscriptions with a CatchUp
+	catching  int       // those of them that are in it
+	idle      sync.Cond // pumps, catching or sweeping have become less
+	closed    bool
+	numbers   ListenerStats
 }
 
 // NewListener returns a Listener whose sessions come from connector, and starts
@@ -243,7 +244,7 @@ func (l *Listener) deliverSome(k *link, items []wire.Notification, now time.Time
 		k.probedLocked(items)
 		return len(items)
 	}
-	k.heard = now
+	k.heard, l.batchTime = now, now
 	done, tried, delivered := 0, 0, 0
 	for done < len(items) && tried < maxDeliveries {
 		t := l.topics[items[done].Channel]
@@ -254,7 +255,7 @@ func (l *Listener) deliverSome(k *link, items []wire.Notification, now time.Time
 		l.heardLocked(t)
 		run := t.run(items[done:])
 		deliveries := len(run) * len(t.subs)
-		if deliveries > maxDeliveries {
+		if deliveries > maxDeliveries { // that takes long
 			l.ringLocked()
 		}
 		delivered += t.deliver(run)

@@ -28,6 +28,7 @@ func (s *Subscription) putFull(n *wire.Notification) bool {
 		}
 	}
 	s.queue <- Event{Notification: Notification(*n)}
+	s.lag.sent++
 	return true
 }
 
@@ -102,6 +103,7 @@ func (s *Subscription) pay() {
 		s.oldest = time.Now()
 	}
 	s.queue <- Event{Gap: s.owed} // does not wait: nobody else sends
+	s.lag.sent++
 	s.bell.ring()
 	if s.filled != nil {
 		s.filled.Signal()

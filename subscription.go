@@ -101,6 +101,7 @@ type Subscription struct {
 	missing  int  // channels that the session does not listen to yet
 	live     bool // it gets notifications
 	toRing   bool // it is in the Listener's toRing
+	lag      lag  // of those who take from the queue
 	ended    bool // it will get none any more, and err says why
 	err      error
 	broken   *Gap      // to come when nothing is missing any more; nil while nothing was lost
@@ -247,6 +248,7 @@ func (s *Subscription) putRun(run []wire.Notification, hearers int) (put int) {
 		for i := range run[:put] {
 			s.queue <- Event{Notification: Notification(run[i])} // does not wait
 		}
+		s.lag.sent += uint64(put)
 	}
 	for i := put; i < len(run) && s.live; i++ {
 		if s.putFull(&run[i]) {

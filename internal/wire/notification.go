@@ -49,13 +49,14 @@ type payloadCopier struct {
 	left  int             // room in block
 }
 
-// copy returns payload as a string; about more payloads of its size follow.
-func (c *payloadCopier) copy(payload []byte, more int) string {
+// copy returns the payload of a notification of the given size as a string. As many
+// follow in rest bytes, if they are of its size.
+func (c *payloadCopier) copy(payload []byte, size, rest int) string {
 	if len(payload) > blockSize/4 {
 		return string(payload)
 	}
 	if len(payload) > c.left {
-		c.left = min(blockSize, len(payload)*(more+1))
+		c.left = min(blockSize, len(payload)*(rest/size+1))
 		c.block = strings.Builder{}
 		c.block.Grow(c.left)
 	}

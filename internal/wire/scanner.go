@@ -293,7 +293,7 @@ func (s *scanner) notifications() error {
 		batch = batch[:len(batch)+1]
 		n := &batch[len(batch)-1]
 		n.Channel, n.PID = channel, pid
-		n.Payload = payloads.copy(payload, (len(run)-end)/int(size))
+		n.Payload = payloads.copy(payload, int(size), len(run)-end)
 		at = end
 	}
 	e.batch = batch
