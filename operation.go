@@ -180,13 +180,14 @@ func (s *session) finish(err *error) {
 	s.op.ctx = nil
 }
 
-// gaveUp reports whether lib/pq, which came back with an error, has left some of
-// the answer unread, because of a message that it did not expect.
+// gaveUp reports whether lib/pq, which came back with an error, has given up the
+// session, or has left some of the answer unread, because of a message that it did not
+// expect.
 func (s *session) gaveUp() bool {
-	if s.op.goesOn || s.wire.Sent() == 0 || s.wire.Loss() != nil {
+	if s.wire.Sent() == 0 || s.wire.Loss() != nil {
 		return false
 	}
-	return !s.pq.IsValid() || !s.wire.Clean()
+	return !s.pq.IsValid() || !s.op.goesOn && !s.wire.Clean()
 }
 
 // translate replaces lib/pq's error by the one that says what happened.

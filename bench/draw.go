@@ -65,7 +65,7 @@ var (
 var peerNames = map[string]bool{
 	libpqName: true, pgxName: true,
 	libpqListenerName: true, pgxConnName: true, pgxBareName: true, pgxlistenName: true, bunName: true,
-	bareChannelsName: true, pgxCopyName: true,
+	bareChannelsName: true, pgxCopyName: true, bareReaderName: true,
 }
 
 // svg draws the figure: from top to bottom a row for each group's name, and for

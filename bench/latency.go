@@ -97,6 +97,7 @@ var (
 		{listenerName, listenerEar},
 		{libpqListenerName, libpqEar},
 		{pgxConnName, pgxEar},
+		{bareReaderName, bareEar},
 	}
 	latencyPeers = []string{libpqListenerName, pgxConnName}
 )

@@ -46,6 +46,7 @@ var hearers = []struct {
 	{pgxBareName, hearPgxBare},
 	{pgxlistenName, hearPgxlisten},
 	{bunName, hearBun},
+	{bareReaderName, hearBareReader},
 }
 
 // These are the peers that the goals for receiving are about, by label.
