@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"sync/atomic"
 )
@@ -24,6 +25,7 @@ type tx struct {
 	ctx   context.Context // of BeginTx; database/sql passes none at the end
 	inner driver.Tx
 	over  bool          // it has ended on the server; for who has the turn
+	left  bool          // COMMIT has failed and left it open; likewise
 	asked atomic.Bool   // database/sql has asked for the end
 	ended chan struct{} // closed when that was answered
 }
@@ -55,8 +57,22 @@ func (t *tx) Commit() error {
 		if t.over { // the context ended while we waited for the turn
 			return t.ctx.Err()
 		}
-		return t.inner.Commit()
+		return t.commit()
 	})
+}
+
+// commit is lib/pq's Commit, which gives the session up when COMMIT was cancelled before
+// it began: the server then has a failed transaction, which can be rolled back.
+func (t *tx) commit() error {
+	if t.s.wire.Status() != 'T' {
+		return t.inner.Commit() // knows what to say
+	}
+	_, err := t.s.pq.ExecContext(background, "COMMIT", nil)
+	if err == nil && t.s.wire.Undone() {
+		err = errors.New("pgnotify: COMMIT has rolled the transaction back")
+	}
+	t.left = err != nil && t.s.wire.Status() == 'E'
+	return err
 }
 
 // Rollback ends a COPY that was given up, too. Where the context has ended it
@@ -95,7 +111,9 @@ func (t *tx) finish(f func() error) (err error) {
 	defer t.s.end(&err)
 	t.s.op.tx.CompareAndSwap(t, nil)
 	err = f()
-	t.over = true
+	if t.over = !t.left; t.left {
+		t.s.op.tx.Store(t) // end rolls it back
+	}
 	return err
 }
 
@@ -103,7 +121,7 @@ func (t *tx) finish(f func() error) (err error) {
 // caller has the turn, and no request is under way.
 func (s *session) rollBackDoomed() {
 	t := s.op.tx.Load()
-	if t == nil || !t.doomed() {
+	if t == nil || !t.doomed() && !t.left {
 		return
 	}
 	if !t.over && s.wire.Status() != 'I' {
