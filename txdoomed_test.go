@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgnotify/pgnotify"
+	"github.com/pgnotify/pgnotify/internal/pgfake"
 )
 
 // When a transaction's context ends, database/sql rolls back on a goroutine of its
@@ -370,5 +371,31 @@ func (r *txRig) timeOut(t *testing.T, w txTiming) {
 	}
 	if n := queryValue[int](t, r.server, count, after); n != 1 {
 		t.Errorf("error %v, and %d rows of what came after", err, n)
+	}
+}
+
+// Promise 2, T1: a COMMIT that was cancelled before it began leaves a failed transaction
+// to the server. It is rolled back, and the session is kept.
+func TestCommitThatIsCancelledBeforeItBegins(t *testing.T) {
+	t.Parallel()
+	server := pgfake.Start(t, pgfake.Script{
+		pgfake.Greet(),
+		pgfake.Await('Q'), pgfake.Send(pgfake.Complete("BEGIN"), pgfake.Ready('T')),
+		pgfake.Await('Q'), pgfake.Send(pgfake.Error("ERROR", "57014", "canceling statement due to user request"), pgfake.Ready('E')),
+		pgfake.Await('Q'), pgfake.Send(pgfake.Complete("ROLLBACK"), pgfake.Ready('I')),
+		pgfake.Await('Q'), pgfake.Send(pgfake.Complete("LISTEN"), pgfake.Ready('I')),
+		pgfake.Drain(),
+	})
+	s := take(t, open(t, server.DSN()))
+	tx := mustBegin(t, s)
+	if err := tx.Commit(); serverError(t, err).Code != "57014" {
+		t.Error(err)
+	}
+	if status := s.pc.TransactionStatus(); status != pgnotify.TransactionIdle {
+		t.Errorf("after the COMMIT: %v", status)
+	}
+	mustExec(t, s, "listen kept")
+	if n := server.Sessions(); n != 1 {
+		t.Errorf("%d sessions", n)
 	}
 }
