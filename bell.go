@@ -57,8 +57,9 @@ type lag struct {
 	since time.Time // that time
 }
 
-// ok reports whether all has been taken that was there maxHeld ago, or later.
-func (g *lag) ok(queued int, now time.Time) bool {
+// keepsUp reports whether all has been taken that was there maxHeld ago, or later. It
+// moves the mark on when all has been taken that was there at it.
+func (g *lag) keepsUp(queued int, now time.Time) bool {
 	if g.sent-uint64(queued) >= g.mark {
 		g.mark, g.since = g.sent, now
 		return true
@@ -75,7 +76,7 @@ func (s *Subscription) holdLocked(run, hearers int) {
 	switch {
 	case s.toRing && full:
 		s.bell.ring()
-	case !s.toRing && !full && run >= minHeld && hearers <= maxHearers && s.lag.ok(queued, s.l.batchTime):
+	case !s.toRing && !full && run >= minHeld && hearers <= maxHearers && s.lag.keepsUp(queued, s.l.batchTime):
 		s.toRing = true
 		s.bell.hold()
 		s.l.toRing = append(s.l.toRing, s)

@@ -305,21 +305,7 @@ func TestBestPeer(t *testing.T) {
 
 // TestFigures: what is to be drawn is there.
 func TestFigures(t *testing.T) {
-	r := &report{}
-	for _, s := range scenarios() {
-		o := outcome{Name: s.name}
-		for _, c := range s.contenders {
-			o.Contenders = append(o.Contenders, c.name)
-		}
-		for _, m := range s.metrics {
-			l := line{Label: m.label}
-			for range s.contenders {
-				l.Cells = append(l.Cells, &cell{1, 1, 1})
-			}
-			o.Lines = append(o.Lines, l)
-		}
-		r.Outcomes = append(r.Outcomes, o)
-	}
+	r := &report{Outcomes: madeUp(1)}
 	for _, f := range figures {
 		groups := f.of(r)
 		if len(groups) == 0 {
