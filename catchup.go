@@ -10,7 +10,7 @@ import (
 // the oldest: who takes from a channel cannot be kept from taking what stands behind
 // a gap, while the gap is taken out to make place for a larger one.
 func (s *Subscription) startPumpLocked() {
-	s.out = make(chan Event) // without room: what comes before a gap was taken before CatchUp is called
+	s.queue.openPumped()
 	ctx, stop := context.WithCancel(background)
 	s.stop = stop
 	s.l.pumps++
@@ -21,8 +21,8 @@ func (s *Subscription) startPumpLocked() {
 func (s *Subscription) pump(ctx context.Context) {
 	defer s.pumpOver()
 	for {
-		e, ok := s.take()
-		if !ok {
+		e, err := s.queue.nextInRing(ctx, nil, true)
+		if err != nil {
 			return
 		}
 		if e.Gap != nil && s.config.CatchUp != nil {
@@ -30,29 +30,16 @@ func (s *Subscription) pump(ctx context.Context) {
 			continue
 		}
 		select {
-		case s.out <- e:
+		case s.queue.out <- e:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// take waits for the next event in the queue, and reports false at its end.
-func (s *Subscription) take() (Event, bool) {
-	if s.filled != nil {
-		s.l.mu.Lock()
-		defer s.l.mu.Unlock()
-		for len(s.queue) == 0 && !s.ended {
-			s.filled.Wait()
-		}
-	}
-	e, ok := <-s.queue
-	return e, ok
-}
-
 func (s *Subscription) pumpOver() {
 	s.l.end(s, ErrClosed) // if it has not ended: CatchUp has ended the goroutine
-	close(s.out)
+	close(s.queue.out)
 	s.l.mu.Lock()
 	defer s.l.mu.Unlock()
 	s.l.pumps--

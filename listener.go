@@ -208,7 +208,7 @@ func (l *Listener) Stats() ListenerStats {
 		}
 	}
 	for s := range l.subs {
-		n := len(s.queue)
+		n := s.queue.len()
 		stats.Queued += n
 		stats.LongestQueue = max(stats.LongestQueue, n)
 	}

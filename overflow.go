@@ -2,45 +2,17 @@ package pgnotify
 
 import (
 	"time"
-
-	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
-// putFull is putRun, for one notification, of a subscriber who may be too slow, or who
-// drops the oldest.
-func (s *Subscription) putFull(n *wire.Notification) bool {
-	if s.config.Overflow == OverflowDropOldest {
-		s.putNewest(n)
-		return true
+// overflow deals with n notifications for which there is no room, or that come while a
+// gap is owed; not for OverflowDropOldest.
+func (s *Subscription) overflow(n int) {
+	if s.config.Overflow == OverflowDisconnect {
+		s.l.tellSlow(s)
+		s.l.endLocked(s, ErrSlowConsumer)
+		return
 	}
-	if s.owed != nil && len(s.queue) < s.limit {
-		s.pay()
-	}
-	if s.owed != nil || len(s.queue) >= s.limit {
-		switch s.config.Overflow {
-		case OverflowDisconnect:
-			s.l.tellSlow(s)
-			s.l.endLocked(s, ErrSlowConsumer)
-			return false
-		default:
-			s.drop(1)
-			return false
-		}
-	}
-	s.queue <- Event{Notification: Notification(*n)}
-	s.lag.sent++
-	return true
-}
-
-// putNewest is putFull for OverflowDropOldest.
-func (s *Subscription) putNewest(n *wire.Notification) {
-	if s.owed != nil || len(s.queue) >= cap(s.queue)-1 {
-		s.dropAll()
-	} else if len(s.queue) == 0 {
-		s.oldest = time.Now()
-	}
-	s.queue <- Event{Notification: Notification(*n)}
-	s.filled.Signal()
+	s.drop(n)
 }
 
 // drop counts n notifications that the subscriber does not get. The gap that tells
@@ -58,19 +30,11 @@ func (s *Subscription) drop(n int) {
 // dropAll empties the queue and puts a gap into it. The gaps that were in it become
 // a part of that.
 func (s *Subscription) dropAll() {
-	dropped := 0
-	var gap *Gap
-	for range len(s.queue) { // nobody else takes: take has the lock
-		if e := <-s.queue; e.Gap == nil {
-			dropped++
-		} else {
-			gap = gap.and(e.Gap)
-		}
-	}
+	dropped, gap := s.queue.drain()
 	s.owed = gap.and(s.owed)
 	if dropped > 0 {
 		s.drop(dropped)
-		s.owed.From = earlier(s.owed.From, s.oldest)
+		s.owed.From = earlier(s.owed.From, s.queue.oldest)
 	}
 	if s.owed != nil {
 		s.pay()
@@ -90,7 +54,7 @@ func (s *Subscription) owe(gap *Gap) {
 		own.Dropped += s.owed.Dropped
 	}
 	s.owed = &own
-	if len(s.queue) < cap(s.queue) {
+	if s.queue.len() < s.queue.size {
 		s.pay()
 	} else {
 		s.l.sweepLater(s)
@@ -99,15 +63,7 @@ func (s *Subscription) owe(gap *Gap) {
 
 // pay puts the gap that is owed into the queue, where the caller has seen room.
 func (s *Subscription) pay() {
-	if len(s.queue) == 0 {
-		s.oldest = time.Now()
-	}
-	s.queue <- Event{Gap: s.owed} // does not wait: nobody else sends
-	s.lag.sent++
-	s.bell.ring()
-	if s.filled != nil {
-		s.filled.Signal()
-	}
+	s.queue.putOne(Event{Gap: s.owed})
 	s.owed = nil
 	s.l.numbers.Gaps++
 }
@@ -148,7 +104,7 @@ func (l *Listener) sweepOnce() bool {
 	for s := range l.full {
 		if s.owed != nil {
 			quiet := time.Since(s.owed.To) >= quietTime
-			if n := len(s.queue); n < s.limit || quiet && n < cap(s.queue) {
+			if n := s.queue.len(); s.queue.room(n) > 0 || quiet && n < s.queue.size {
 				s.pay()
 			}
 		}

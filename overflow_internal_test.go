@@ -1,7 +1,9 @@
 package pgnotify
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ func TestDroppedBehindAGap(t *testing.T) {
 	sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}, QueueSize: 4, Overflow: OverflowDropOldest})
 	before := time.Now()
 	h.Listener.mu.Lock() // nobody takes
+	h.batchTime = time.Now()
 	sub.owe(&Gap{Cause: GapReconnect, Err: errors.New("test"), From: time.Now()})
 	sub.putRun(make([]wire.Notification, 5), 1)
 	h.Listener.mu.Unlock()
@@ -25,5 +28,44 @@ func TestDroppedBehindAGap(t *testing.T) {
 	}
 	if from, to := e.Gap.From, e.Gap.To; from.Before(before) || to.Before(from) {
 		t.Errorf("from %v to %v, after %v", from, to, before)
+	}
+}
+
+// Who iterates needs no goroutine for OverflowDropOldest, and gets nothing between what
+// was dropped and its gap.
+func TestDropOldestWhileIterating(t *testing.T) {
+	t.Parallel()
+	h := newHall(t, "a")
+	sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}, QueueSize: 4, Overflow: OverflowDropOldest})
+	const said = 100_000
+	go func() {
+		for from := 0; from < said; from += 100 {
+			h.sayFrom(from, 100, "a")
+		}
+		sub.Close()
+	}()
+	next, gaps := 0, 0
+	var gap *GapError
+	for n, err := range sub.All(context.Background()) {
+		switch {
+		case errors.As(err, &gap):
+			next += int(gap.Gap.Dropped)
+			gaps++
+		case err == nil:
+			if n.Payload != fmt.Sprint(next) {
+				t.Fatalf("%s instead of %d", n.Payload, next)
+			}
+			next++
+		case err != ErrClosed:
+			t.Fatal(err)
+		}
+	}
+	if next != said || gaps == 0 {
+		t.Errorf("%d of %d, with %d gaps", next, said, gaps)
+	}
+	h.Listener.mu.Lock()
+	defer h.Listener.mu.Unlock()
+	if h.pumps > 0 {
+		t.Error("there is a goroutine")
 	}
 }

@@ -24,9 +24,9 @@ const (
 	// with their number.
 	OverflowGap OverflowPolicy = iota
 	// OverflowDropOldest drops all that is in the queue, so that the subscriber goes
-	// on with what is newest. A [Gap] stands before that. One event, which was the
-	// next, may still come before the gap. It costs a goroutine for each subscription,
-	// and what is in the queue is lost when that ends.
+	// on with what is newest. A [Gap] stands before that. By Events it costs a
+	// goroutine, one event that was the next may still come before the gap, and what is
+	// in the queue is lost when the subscription ends.
 	OverflowDropOldest
 	// OverflowDisconnect ends the subscription. What is in the queue can still be
 	// taken, unless there is a CatchUp; then Err is [ErrSlowConsumer].
@@ -53,8 +53,8 @@ type SubscriptionConfig struct {
 	Channels []string
 
 	// QueueSize is how many events wait for the subscriber, at the most, one of
-	// which may only be a gap. An event takes 48 bytes, from the beginning. 0: 1024;
-	// the least is 2.
+	// which may only be a gap. An event takes 48 bytes: those of as many as ever waited
+	// at a time or, once Events was called, of QueueSize. 0: 1024; the least is 2.
 	QueueSize int
 
 	// CatchUp, where it is not nil, takes the place of gaps: it is called with each
@@ -82,32 +82,26 @@ type Event struct {
 // which their transactions committed, from the time when [Listener.Subscribe] has
 // returned. Where some may be missing, a [Gap] stands in their place.
 //
-// Its queue is a Go channel. Nobody waits for the subscriber: when the queue is
-// full, its Overflow policy says what happens. Methods are safe for concurrent use;
-// an event is given to one of those who take them.
+// It has a queue, which becomes a Go channel when Events is called. Nobody waits for the
+// subscriber: when the queue is full, its Overflow policy says what happens. Methods are
+// safe for concurrent use; an event is given to one of those who take them.
 type Subscription struct {
 	l      *Listener
 	config SubscriptionConfig
-	queue  chan Event    // the Listener sends, under its lock, and closes
-	out    chan Event    // what Events returns: queue, or what pump sends to
-	limit  int           // how many notifications the queue may hold; 0: putFull knows
+	queue  queue
 	ready  chan struct{} // closed when Subscribe may return
-	stop   context.CancelFunc
-	filled *sync.Cond // the queue has become longer, or closed; nil but for OverflowDropOldest
-	bell   bell       // rung when the queue has become longer, or closed
+	opened sync.Once     // by Events
 
 	// The Listener's lock guards the fields below.
 	seats    []seat
 	missing  int  // channels that the session does not listen to yet
 	live     bool // it gets notifications
-	toRing   bool // it is in the Listener's toRing
-	lag      lag  // of those who take from the queue
 	ended    bool // it will get none any more, and err says why
 	err      error
-	broken   *Gap      // to come when nothing is missing any more; nil while nothing was lost
-	owed     *Gap      // to be put into the queue before anything newer
-	toldSlow time.Time // when tellSlow last told of it
-	oldest   time.Time // nothing in the queue came before; for OverflowDropOldest
+	broken   *Gap               // to come when nothing is missing any more; nil while nothing was lost
+	owed     *Gap               // to be put into the queue before anything newer
+	toldSlow time.Time          // when tellSlow last told of it
+	stop     context.CancelFunc // ends the pump; nil while there is none
 }
 
 // Subscribe hears channels, with the defaults of [SubscriptionConfig].
@@ -172,11 +166,8 @@ func (l *Listener) newSubscription(config SubscriptionConfig) (*Subscription, er
 		return nil, fmt.Errorf("pgnotify: unknown %v", config.Overflow)
 	}
 	config.Channels = slices.Compact(slices.Sorted(slices.Values(config.Channels)))
-	s := &Subscription{l: l, config: config, queue: make(chan Event, size), limit: size - 1, ready: make(chan struct{})}
-	s.out, s.bell.rung = s.queue, make(chan struct{}, 1)
-	if config.Overflow == OverflowDropOldest {
-		s.limit, s.filled = 0, sync.NewCond(&l.mu)
-	}
+	s := &Subscription{l: l, config: config, ready: make(chan struct{})}
+	s.queue.size, s.queue.bell = size, make(chan struct{}, 1)
 	return s, nil
 }
 
@@ -201,7 +192,7 @@ func (l *Listener) add(s *Subscription) error {
 			l.changed[t] = struct{}{}
 		}
 	}
-	if s.config.CatchUp != nil || s.config.Overflow == OverflowDropOldest {
+	if s.config.CatchUp != nil {
 		s.startPumpLocked()
 	}
 	if s.missing == 0 {
@@ -242,29 +233,50 @@ func (s *Subscription) putRun(run []wire.Notification, hearers int) (put int) {
 	if !s.live {
 		return 0
 	}
-	if s.owed == nil {
-		s.holdLocked(len(run), hearers)
-		put = max(min(s.limit-len(s.queue), len(run)), 0) // nobody else sends
-		for i := range run[:put] {
-			s.queue <- Event{Notification: Notification(run[i])} // does not wait
-		}
-		s.lag.sent += uint64(put)
+	if s.owed != nil && s.queue.room(s.queue.len()) > 0 {
+		s.pay()
 	}
-	for i := put; i < len(run) && s.live; i++ {
-		if s.putFull(&run[i]) {
+	for {
+		if s.owed == nil {
+			n, holds := s.queue.put(run, hearers, s.l.batchTime)
+			if holds {
+				s.l.toRing = append(s.l.toRing, s)
+			}
+			put += n
+			run = run[n:]
+		}
+		switch {
+		case len(run) == 0:
+			return put
+		case s.config.Overflow == OverflowDropOldest:
+			s.dropAll()
+			s.queue.putOne(Event{Notification: Notification(run[0])})
 			put++
+			run = run[1:]
+		default:
+			s.overflow(len(run))
+			return put
 		}
 	}
-	if !s.toRing {
-		s.bell.ring()
-	}
-	return put
 }
 
-// Events returns the channel of what the subscriber hears. It is closed when the
-// subscription has ended, with what was in the queue still to be taken (unless there
-// is a CatchUp, or [OverflowDropOldest]), and Err then tells why.
-func (s *Subscription) Events() <-chan Event { return s.out }
+// Events returns the channel of what the subscriber hears, always the same. It is closed
+// when the subscription has ended, with what was in the queue still to be taken (unless
+// there is a CatchUp, or [OverflowDropOldest]), and Err then tells why. Where many come
+// together, All costs less.
+func (s *Subscription) Events() <-chan Event {
+	s.opened.Do(s.open)
+	return s.queue.out
+}
+
+func (s *Subscription) open() {
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	if s.config.Overflow == OverflowDropOldest && s.stop == nil && !s.ended {
+		s.startPumpLocked()
+	}
+	s.queue.open()
+}
 
 // All iterates over the notifications. A gap is a *[GapError], after which the
 // iteration goes on if the loop does; any other error ends it: that of ctx, or
@@ -272,9 +284,9 @@ func (s *Subscription) Events() <-chan Event { return s.out }
 func (s *Subscription) All(ctx context.Context) iter.Seq2[Notification, error] {
 	return func(yield func(Notification, error) bool) {
 		for s.yieldQueued(ctx.Done(), yield) {
-			e, err := s.next(ctx, nil)
+			e, err := s.queue.next(ctx, nil)
 			if err != nil {
-				yield(Notification{}, err)
+				yield(Notification{}, s.whyEnded(err))
 				return
 			}
 			if !e.yield(yield) {
@@ -287,25 +299,20 @@ func (s *Subscription) All(ctx context.Context) iter.Seq2[Notification, error] {
 // yieldQueued yields what is in the queue, as long as that takes no waiting, and
 // reports whether the loop goes on.
 func (s *Subscription) yieldQueued(done <-chan struct{}, yield func(Notification, error) bool) bool {
-	for !s.bell.held.Load() {
+	for {
 		select {
 		case <-done:
 			return true // next tells
 		default:
 		}
-		select {
-		case e, ok := <-s.out:
-			if !ok {
-				return true // next tells
-			}
-			if !e.yield(yield) {
-				return false
-			}
-		default:
-			return true
+		e, ok := s.queue.take()
+		if !ok {
+			return true // next tells
+		}
+		if !e.yield(yield) {
+			return false
 		}
 	}
-	return true
 }
 
 // yield passes the event to the body of a loop.
@@ -320,25 +327,25 @@ func (e *Event) yield(yield func(Notification, error) bool) bool {
 // maxWait has passed, which may be 0. It takes all that is in the queue, so that a
 // burst wakes once; who needs the notifications themselves must not use it. It is
 // what a worker waits with for jobs in a table: after each return it takes jobs
-// until there are none. Where there is a CatchUp, or [OverflowDropOldest], a burst
-// may wake it more than once. Its error is that of ctx, or what Err tells.
+// until there are none. Where there is a CatchUp a burst may wake it more than once. Its error is that of ctx, or what Err tells.
 func (s *Subscription) Wake(ctx context.Context, maxWait time.Duration) error {
 	timer := time.NewTimer(maxWait)
 	defer timer.Stop()
-	if _, err := s.next(ctx, timer.C); err != nil && err != errAlarm {
-		return err
+	switch _, err := s.queue.next(ctx, timer.C); err {
+	case nil, errAlarm:
+		s.queue.takeAll()
+		return nil
+	default:
+		return s.whyEnded(err)
 	}
-	for range cap(s.queue) { // not for ever, however fast they come
-		select {
-		case _, ok := <-s.out:
-			if !ok {
-				return nil // the next call tells
-			}
-		default:
-			return nil
-		}
+}
+
+// whyEnded returns err, or what Err tells, if that is the end of the queue.
+func (s *Subscription) whyEnded(err error) error {
+	if err == errEnd {
+		return s.Err()
 	}
-	return nil
+	return err
 }
 
 // Err returns nil while the subscription goes on, and then why it has ended:
@@ -378,14 +385,10 @@ func (l *Listener) endLocked(s *Subscription, err error) {
 	s.seats = nil
 	delete(l.subs, s)
 	delete(l.full, s)
-	if s.owed != nil && len(s.queue) < cap(s.queue) {
+	if s.owed != nil && s.queue.len() < s.queue.size {
 		s.pay()
 	}
-	close(s.queue)
-	s.bell.ring()
-	if s.filled != nil {
-		s.filled.Signal()
-	}
+	s.queue.close()
 	if s.stop != nil {
 		s.stop()
 	}

@@ -58,11 +58,12 @@ func fanOutScenarios() []scenario {
 		open        func(ctx context.Context, subscribers, burst int) (*fan, error)
 		slow        bool
 	}{
-		{"10", 10, 500, openFan(false), false},
-		{thousandName, 1000, 500, openFan(false), false},
-		{"10,000", 10_000, 100, openFan(false), false},
-		{"100,000", 100_000, 16, openFan(false), true},
-		{"1,000 waiting", 1000, 500, openFan(true), false},
+		{"10", 10, 500, openFan(takeFromAll, false), false},
+		{thousandName, 1000, 500, openFan(takeFromAll, false), false},
+		{"1,000 by Events", 1000, 500, openFan(takeFromEvents, false), false},
+		{"10,000", 10_000, 100, openFan(takeFromAll, false), false},
+		{"100,000", 100_000, 16, openFan(takeFromAll, false), true},
+		{"1,000 waiting", 1000, 500, openFan(takeFromAll, true), false},
 		{bareChannelsName, 1000, 500, openBare, false},
 	} {
 		s.contenders = append(s.contenders, contender{name: c.name, slow: c.slow, start: func(ctx context.Context, _ string) (*worker, error) {
@@ -113,8 +114,11 @@ const (
 	onePrefix  = "one"
 )
 
+// A burstTaker takes a burst out of a subscription.
+type burstTaker func(sub *pgnotify.Subscription, burst int) error
+
 // openFan returns a Listener's.
-func openFan(waiting bool) func(ctx context.Context, subscribers, burst int) (*fan, error) {
+func openFan(take burstTaker, waiting bool) func(ctx context.Context, subscribers, burst int) (*fan, error) {
 	return func(ctx context.Context, subscribers, burst int) (_ *fan, err error) {
 		c, err := startCrier(ctx)
 		if err != nil {
@@ -125,8 +129,8 @@ func openFan(waiting bool) func(ctx context.Context, subscribers, burst int) (*f
 			return nil, joinClose(err, c.close)
 		}
 		f := &fan{subscribers: subscribers, close: func() error { return joinClose(l.Close(), c.close) }}
-		if f.many, err = startFan(ctx, c, l, manyPrefix, subscribers, burst, waiting); err == nil {
-			f.one, err = startFan(ctx, c, l, onePrefix, 1, burst, waiting)
+		if f.many, err = startFan(ctx, c, l, manyPrefix, subscribers, burst, take, waiting); err == nil {
+			f.one, err = startFan(ctx, c, l, onePrefix, 1, burst, take, waiting)
 		}
 		if err != nil {
 			return nil, joinClose(err, f.close)
@@ -137,7 +141,7 @@ func openFan(waiting bool) func(ctx context.Context, subscribers, burst int) (*f
 
 // startFan subscribes, and returns what has bursts delivered to all subscribers,
 // one after the other: the next begins when all have taken the last.
-func startFan(ctx context.Context, c *crier, l *pgnotify.Listener, prefix string, subscribers, burst int, waiting bool) (func(bursts int) error, error) {
+func startFan(ctx context.Context, c *crier, l *pgnotify.Listener, prefix string, subscribers, burst int, take burstTaker, waiting bool) (func(bursts int) error, error) {
 	subs := make([]*pgnotify.Subscription, subscribers)
 	config := pgnotify.SubscriptionConfig{Channels: channelNames(prefix, 1), QueueSize: burst + 1}
 	for i := range subs {
@@ -148,14 +152,14 @@ func startFan(ctx context.Context, c *crier, l *pgnotify.Listener, prefix string
 	}
 	takeAll := func() error {
 		for _, sub := range subs {
-			if err := takeBurst(sub, burst); err != nil {
+			if err := take(sub, burst); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
 	if waiting {
-		takeAll = waitForAll(subs, burst)
+		takeAll = waitForAll(subs, burst, take)
 	}
 	unit := cry{Count: burst, Size: fanOutSize, Channels: 1, Prefix: prefix}
 	return func(bursts int) error {
@@ -171,7 +175,19 @@ func startFan(ctx context.Context, c *crier, l *pgnotify.Listener, prefix string
 	}, nil
 }
 
-func takeBurst(sub *pgnotify.Subscription, burst int) error {
+func takeFromAll(sub *pgnotify.Subscription, burst int) error {
+	for _, err := range sub.All(context.Background()) {
+		if err != nil { // a gap, too
+			return err
+		}
+		if burst--; burst == 0 {
+			break
+		}
+	}
+	return nil
+}
+
+func takeFromEvents(sub *pgnotify.Subscription, burst int) error {
 	for range burst {
 		e, ok := <-sub.Events()
 		if !ok {
@@ -186,14 +202,14 @@ func takeBurst(sub *pgnotify.Subscription, burst int) error {
 
 // waitForAll starts a goroutine for each subscriber, and returns what waits until
 // each has taken a burst.
-func waitForAll(subs []*pgnotify.Subscription, burst int) func() error {
+func waitForAll(subs []*pgnotify.Subscription, burst int, take burstTaker) func() error {
 	var taken sync.WaitGroup
 	taken.Add(len(subs))
 	failed := make(chan error, len(subs))
 	for _, sub := range subs {
 		go func() { // ends with the subscription
 			for {
-				if err := takeBurst(sub, burst); err != nil {
+				if err := take(sub, burst); err != nil {
 					failed <- err
 					taken.Done()
 					return

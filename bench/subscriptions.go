@@ -9,8 +9,8 @@ import (
 	"github.com/pgnotify/pgnotify"
 )
 
-// manySubscriptions are those of a round with the least queues; with larger ones
-// there are fewer, by the memory that they take.
+// manySubscriptions are those of a round; where each has a large channel there are
+// fewer, by the memory that they take.
 const manySubscriptions = 100_000
 
 // What the subscriptions scenario records.
@@ -27,7 +27,7 @@ const moreSubscriptionGoroutines = "goroutines more, for all subscriptions"
 func subscriptionsScenario() scenario {
 	s := scenario{
 		name:   "subscriptions",
-		about:  "subscriptions of one Listener that wait: by QueueSize, to one channel or to a channel each",
+		about:  "subscriptions of one Listener that wait: to one channel or to a channel each, by All or by Events with a queue size",
 		unit:   "subscriptions, or as many as need that memory",
 		count:  manySubscriptions,
 		quick:  2000,
@@ -43,10 +43,12 @@ func subscriptionsScenario() scenario {
 		queue     int
 		share     int // of the subscriptions of a round, one in so many
 		ownTopics bool
+		events    bool
 	}{
-		{"QueueSize 16", 16, 1, false},
-		{"16, a channel each", 16, 1, true},
-		{"default (1024)", 0, 50, false},
+		{"All", 0, 1, false, false},
+		{"All, a channel each", 0, 1, true, false},
+		{"Events, QueueSize 16", 16, 1, false, true},
+		{"Events, default (1024)", 0, 50, false, true},
 	} {
 		s.contenders = append(s.contenders, contender{name: c.name, start: func(ctx context.Context, _ string) (*worker, error) {
 			server, err := startCrier(ctx)
@@ -55,7 +57,7 @@ func subscriptionsScenario() scenario {
 			}
 			return &worker{
 				work: func(ctx context.Context, count int, r record) error {
-					return subscribeMany(ctx, server.dsn, max(1, count/c.share), c.queue, c.ownTopics, r)
+					return subscribeMany(ctx, server.dsn, max(1, count/c.share), c.queue, c.ownTopics, c.events, r)
 				},
 				close: server.close,
 			}, nil
@@ -65,7 +67,7 @@ func subscriptionsScenario() scenario {
 }
 
 // subscribeMany records what subscriptions need, more than the Listener with one.
-func subscribeMany(ctx context.Context, dsn string, count, queue int, ownTopics bool, r record) error {
+func subscribeMany(ctx context.Context, dsn string, count, queue int, ownTopics, events bool, r record) error {
 	l, err := openListener(dsn)
 	if err != nil {
 		return err
@@ -84,6 +86,11 @@ func subscribeMany(ctx context.Context, dsn string, count, queue int, ownTopics 
 	before := takeStock()
 	if err := subscribeAll(ctx, l, subs, config); err != nil {
 		return err
+	}
+	if events {
+		for _, sub := range subs {
+			sub.Events()
+		}
 	}
 	after := takeStock()
 	runtime.KeepAlive(subs)

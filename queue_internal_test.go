@@ -53,10 +53,13 @@ func newHall(t *testing.T, channels ...string) hall {
 }
 
 // say delivers n notifications, over the channels in turn.
-func (h hall) say(n int, channels ...string) {
+func (h hall) say(n int, channels ...string) { h.sayFrom(0, n, channels...) }
+
+// sayFrom is say with payloads that count from first.
+func (h hall) sayFrom(first, n int, channels ...string) {
 	items := make([]wire.Notification, n)
 	for i := range items {
-		items[i] = wire.Notification{Channel: channels[i%len(channels)], Payload: fmt.Sprint(i)}
+		items[i] = wire.Notification{Channel: channels[i%len(channels)], Payload: fmt.Sprint(first + i)}
 	}
 	h.deliver(h.link, items)
 }
@@ -171,6 +174,26 @@ func TestWhoGivesUpTakesNoBell(t *testing.T) {
 	awaitAll(t, &ended)
 }
 
+// waiting returns how many wait for the bell.
+func waiting(s *Subscription) int {
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	return s.queue.waiting
+}
+
+// queued returns how many events are in the queue.
+func queued(s *Subscription) int {
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	return s.queue.len()
+}
+
+func setHeld(s *Subscription, held bool) {
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	s.queue.held = held
+}
+
 // Wake takes all that came together, if it waited before.
 func TestWakeFoldsABatch(t *testing.T) {
 	t.Parallel()
@@ -179,15 +202,15 @@ func TestWakeFoldsABatch(t *testing.T) {
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	for range 300 {
-		sub.bell.hold() // Wake cannot but wait for the bell
+		setHeld(sub, true) // Wake cannot but wait for the bell
 		woken := make(chan error, 1)
 		go func() { woken <- sub.Wake(ctx, time.Hour) }()
-		eventually(t, "it waits", func() bool { return sub.bell.waiting.Load() == 1 })
+		eventually(t, "it waits", func() bool { return waiting(sub) == 1 })
 		h.say(400, "a")
 		if err := <-woken; err != nil {
 			t.Fatal(err)
 		}
-		if n := len(sub.queue); n > 0 {
+		if n := queued(sub); n > 0 {
 			t.Fatalf("%d are left", n)
 		}
 	}
@@ -210,12 +233,12 @@ func TestHoldEndsAtHalf(t *testing.T) {
 		n    int
 	}{{true, 25}, {true, 50}, {false, 75}, {false, 100}} {
 		sub.putRun(make([]wire.Notification, 25), 1)
-		if held, n := sub.bell.held.Load(), len(sub.queue); held != want.held || n != want.n {
+		if held, n := sub.queue.held, sub.queue.len(); held != want.held || n != want.n {
 			t.Errorf("after run %d: held %v, %d in the queue", i, held, n)
 		}
 	}
 	h.ringLocked()
-	if sub.toRing || sub.bell.held.Load() || len(h.toRing) > 0 {
+	if sub.queue.hold.begun || sub.queue.held || len(h.toRing) > 0 {
 		t.Error("held at the end of the batch")
 	}
 }
@@ -231,13 +254,15 @@ func TestNobodyIsHeldWhoIsBehind(t *testing.T) {
 	batch := func(after time.Duration, hearers int) (held bool) {
 		h.batchTime = start.Add(after)
 		sub.putRun(make([]wire.Notification, 32), hearers)
-		held = sub.bell.held.Load()
+		held = sub.queue.held
 		h.ringLocked()
 		return held
 	}
 	take := func(n int) {
 		for range n {
-			<-sub.queue
+			if _, ok := sub.queue.take(); !ok {
+				t.Fatal("nothing to take")
+			}
 		}
 	}
 	if !batch(0, 1) || !batch(maxHeld-1, 1) {
@@ -249,7 +274,83 @@ func TestNobodyIsHeldWhoIsBehind(t *testing.T) {
 	if take(1); !batch(2*maxHeld, 1) {
 		t.Error("not held, though that is taken")
 	}
-	if take(len(sub.queue)); batch(2*maxHeld, maxHearers+1) {
+	if take(sub.queue.len()); batch(2*maxHeld, maxHearers+1) {
 		t.Error("held while many others get theirs")
+	}
+}
+
+// What came before Events is called comes out of its channel first, also when that is
+// called after the end; and who iterates goes on with what comes out of it.
+func TestEventsAfterSomeCame(t *testing.T) {
+	t.Parallel()
+	for _, ended := range []bool{false, true} {
+		h := newHall(t, "a")
+		sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}, QueueSize: 100})
+		h.say(40, "a")
+		for range 20 {
+			sub.queue.take()
+		}
+		h.say(40, "a")
+		if ended {
+			sub.Close()
+		}
+		events := sub.Events()
+		if len(events) != 60 || events != sub.Events() {
+			t.Fatalf("%d events", len(events))
+		}
+		for i := range 30 {
+			if e, want := <-events, fmt.Sprint((20+i)%40); e.Payload != want {
+				t.Fatalf("%v instead of %v", e.Payload, want)
+			}
+		}
+		h.say(10, "a") // which nobody gets after the end
+		if !ended {
+			sub.Close()
+		}
+		n := 0
+		for _, err := range sub.All(context.Background()) {
+			if err == nil {
+				n++
+			} else if err != ErrClosed {
+				t.Error(err)
+			}
+		}
+		if want := 30 + 10; !ended && n != want || ended && n != 30 {
+			t.Errorf("ended %v: %d are left", ended, n)
+		}
+	}
+}
+
+// Who waits when Events is called gets what comes from then on, too.
+func TestWhoWaitsMovesToTheOutlet(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []OverflowPolicy{OverflowGap, OverflowDropOldest} {
+		for range 200 {
+			h := newHall(t, "a")
+			sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}, Overflow: policy})
+			got := make(chan error)
+			take := func() {
+				for _, err := range sub.All(context.Background()) {
+					got <- err
+					return
+				}
+			}
+			for range 3 {
+				go take()
+			}
+			eventually(t, "all wait", func() bool { return waiting(sub) == 3 })
+			sub.Events()
+			h.say(3, "a")
+			for range 3 {
+				select {
+				case err := <-got:
+					if err != nil {
+						t.Error(err)
+					}
+				case <-time.After(20 * time.Second):
+					t.Fatal(policy, ": somebody waits for ever")
+				}
+			}
+		}
 	}
 }
