@@ -7,8 +7,8 @@ import (
 )
 
 // startPumpLocked starts the goroutine of a subscription that has a CatchUp, or drops
-// the oldest: who takes from a channel cannot be kept from taking what stands behind
-// a gap, while the gap is taken out to make place for a larger one.
+// the oldest and has an outlet: who takes from a Go channel cannot be kept from taking
+// what stands behind a gap, while the gap is taken out to make place for a larger one.
 func (s *Subscription) startPumpLocked() {
 	s.queue.openPumped()
 	ctx, stop := context.WithCancel(background)

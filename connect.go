@@ -228,7 +228,7 @@ func (a *attempt) startLibpq(s *session) (err error) {
 			err = s.wire.Loss().Err
 		}
 	}()
-	config := a.config.Config.Clone()
+	config := a.config.Config // lib/pq copies what it changes
 	config.Host, config.Hostaddr, config.Port, config.Multi = a.host.Host, a.host.Hostaddr, a.host.Port, nil
 	config.SSLMode = pq.SSLModeDisable
 	config.SSLNegotiation = ""

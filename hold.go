@@ -36,7 +36,7 @@ func (h *hold) keepsUp(queued int, now time.Time) bool {
 
 // steerLocked begins a hold when a run comes that is worth it; but not where those who
 // take are behind. It ends one as soon as half of the queue is to be used: who is woken
-// needs a while to come. It reports whether a hold begins, which is for ring to end.
+// needs a while to come. It reports whether a hold begins, which is for endHold to end.
 func (q *queue) steerLocked(run, hearers int, now time.Time) (begins bool) {
 	full := q.ring.n+run > (q.size-1)/2
 	switch {
@@ -49,12 +49,12 @@ func (q *queue) steerLocked(run, hearers int, now time.Time) (begins bool) {
 	return false
 }
 
-// ringLocked ends the holds of a batch.
-func (l *Listener) ringLocked() {
-	for _, s := range l.toRing {
+// endHoldsLocked ends the holds of a batch.
+func (l *Listener) endHoldsLocked() {
+	for _, s := range l.held {
 		s.queue.hold.begun = false
-		s.queue.ringBell()
+		s.queue.endHold()
 	}
-	clear(l.toRing)
-	l.toRing = l.toRing[:0]
+	clear(l.held)
+	l.held = l.held[:0]
 }

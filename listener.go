@@ -110,9 +110,9 @@ type Listener struct {
 	full      map[*Subscription]struct{} // those with a gap to come; swept while there are any
 	sweeping  bool
 	batchTime time.Time       // when the present batch came
-	toRing    []*Subscription // those whose bell is to be rung at the end of the batch
+	held      []*Subscription // those with a hold to be ended at the end of the batch
 	pings     []*ping
-	pumps     int       // goroutines of subscriptions with a CatchUp
+	pumps     int       // goroutines of subscriptions
 	catching  int       // those of them that are in it
 	idle      sync.Cond // pumps, catching or sweeping have become less
 	closed    bool
@@ -256,13 +256,13 @@ func (l *Listener) deliverSome(k *link, items []wire.Notification, now time.Time
 		run := t.run(items[done:])
 		deliveries := len(run) * len(t.subs)
 		if deliveries > maxDeliveries { // that takes long
-			l.ringLocked()
+			l.endHoldsLocked()
 		}
 		delivered += t.deliver(run)
 		tried += deliveries
 		done += len(run)
 	}
-	l.ringLocked()
+	l.endHoldsLocked()
 	l.countLocked(items[:done], delivered)
 	return done
 }

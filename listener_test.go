@@ -6,8 +6,10 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -104,19 +106,56 @@ func subscribeWith(t testing.TB, l *pgnotify.Listener, config pgnotify.Subscript
 	return sub
 }
 
-// event waits for the next event of a subscription.
+// event waits for the next event of a subscription. Where the server is reached over TLS
+// it takes it from the Go channel, elsewhere it iterates, so that both are tried.
 func event(t testing.TB, sub *pgnotify.Subscription) pgnotify.Event {
 	t.Helper()
-	select {
-	case e, ok := <-sub.Events():
-		if !ok {
-			t.Fatalf("the subscription has ended: %v", sub.Err())
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if !strings.Contains(t.Name(), "/tls") {
+		for e := range iterated(ctx, sub) {
+			return e
 		}
-		return e
-	case <-time.After(30 * time.Second):
-		t.Fatal("no event")
+	} else {
+		select {
+		case e, ok := <-sub.Events():
+			if ok {
+				return e
+			}
+		case <-ctx.Done():
+		}
 	}
+	t.Fatalf("no event: %v, %v", ctx.Err(), sub.Err())
 	panic("unreachable")
+}
+
+// iterated returns what All of a subscription yields, as events, until it ends.
+func iterated(ctx context.Context, sub *pgnotify.Subscription) iter.Seq[pgnotify.Event] {
+	return func(yield func(pgnotify.Event) bool) {
+		var gap *pgnotify.GapError
+		for n, err := range sub.All(ctx) {
+			e := pgnotify.Event{Notification: n}
+			if errors.As(err, &gap) {
+				e.Gap = &gap.Gap
+			} else if err != nil {
+				return
+			}
+			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// received returns what comes out of the Go channel of a subscription, until it is closed.
+func received(sub *pgnotify.Subscription) iter.Seq[pgnotify.Event] {
+	return func(yield func(pgnotify.Event) bool) {
+		for e := range sub.Events() {
+			if !yield(e) {
+				return
+			}
+		}
+	}
 }
 
 // eachListener runs a test over each way to reach the server.

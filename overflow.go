@@ -61,15 +61,16 @@ func (s *Subscription) owe(gap *Gap) {
 	}
 }
 
-// pay puts the gap that is owed into the queue, where the caller has seen room.
+// pay puts the gap that is owed into the queue, where the caller has seen room, or is
+// about to close it.
 func (s *Subscription) pay() {
 	s.queue.putOne(Event{Gap: s.owed})
 	s.owed = nil
 	s.l.numbers.Gaps++
 }
 
-// How often the queues of slow subscribers are looked at, while there are any. A
-// channel does not tell its sender that something was taken.
+// How often the queues of slow subscribers are looked at, while there are any: who takes
+// does not tell the Listener.
 const (
 	minSweep  = time.Millisecond
 	maxSweep  = 100 * time.Millisecond

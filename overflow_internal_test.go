@@ -69,3 +69,31 @@ func TestDropOldestWhileIterating(t *testing.T) {
 		t.Error("there is a goroutine")
 	}
 }
+
+// The last gap comes, too, when the subscription ends while its queue is full.
+func TestGapOwedAtTheEnd(t *testing.T) {
+	t.Parallel()
+	for name, first := range map[string]func(*Subscription){
+		"All":    func(*Subscription) {},
+		"Events": func(s *Subscription) { s.Events() },
+	} {
+		h := newHall(t, "a")
+		sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}, QueueSize: 2})
+		first(sub)
+		h.say(2, "a") // one, and the gap when nothing has come for a while
+		eventually(t, "the queue is full", func() bool { return queued(sub) == 2 })
+		h.say(5, "a")
+		sub.Close()
+		heard, dropped := 0, 0
+		for e := range sub.Events() {
+			if e.Gap == nil {
+				heard++
+			} else {
+				dropped += int(e.Gap.Dropped)
+			}
+		}
+		if heard != 1 || dropped != 6 {
+			t.Errorf("%s: %d and %d dropped", name, heard, dropped)
+		}
+	}
+}

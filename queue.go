@@ -16,14 +16,14 @@ import (
 //	put ──▶ outlet ──▶ whoever receives      after open
 //	put ──▶ ring ──▶ pump ──▶ outlet         after openPumped
 //
-// The ring grows as it is needed. Who takes from it waits for a bell, which is rung
-// when all that came together is in it: who waits on a Go channel is woken by the
-// first of many, and then it and the sender get into each other's way.
+// The ring grows as it is needed. Who takes from it waits for a bell. That is not rung
+// for the first of many that come together, as long as there is a hold: who is woken by
+// that gets into the way of who puts the others, as with a Go channel.
 type queue struct {
-	size int           // the most events
-	bell chan struct{} // has room for one
+	size int // the most events, but for a gap at the end
 
-	// Written under the Listener's lock and mu; either will do for reading.
+	// Written under the Listener's lock and mu, so that either will do for reading. The
+	// outlet does not change when there is one, so who has seen it needs none.
 	out    chan Event // the outlet: takers take from it; nil while there is none
 	direct bool       // the outlet is in place of the ring
 
@@ -33,10 +33,13 @@ type queue struct {
 
 	mu      sync.Mutex // guards the rest
 	ring    ring
-	waiting int  // takers who wait for the bell, or come from it
-	held    bool // takers wait for the bell even if the ring is not empty
-	closed  bool // nothing is put any more
+	bell    chan struct{} // has room for one; closed and replaced for all who wait
+	waiting int           // takers who wait for the bell, or come from it
+	held    bool          // takers wait even if the ring is not empty; while the Listener's lock is held
+	closed  bool          // nothing is put any more
 }
+
+func newQueue(size int) queue { return queue{size: size, bell: make(chan struct{}, 1)} }
 
 // len returns how many events there are. It is for who holds the Listener's lock.
 func (q *queue) len() int {
@@ -53,7 +56,7 @@ func (q *queue) room(queued int) int { return max(q.size-1-queued, 0) }
 
 // put puts as many notifications of a run into the queue as there is room for, and
 // returns how many. They came at a time, and go to so many hearers. It reports whether
-// it has begun a hold, which ring is to end when the batch is over.
+// it has begun a hold, which endHold is to end when the batch is over.
 func (q *queue) put(run []wire.Notification, hearers int, now time.Time) (n int, holds bool) {
 	if q.direct {
 		n = min(q.room(len(q.out)), len(run)) // nobody else sends
@@ -70,15 +73,16 @@ func (q *queue) put(run []wire.Notification, hearers int, now time.Time) (n int,
 	}
 	holds = q.steerLocked(len(run), hearers, now)
 	q.hold.sent += uint64(n)
-	q.ring.grow(n, q.size)
+	q.ring.grow(n, q.size+1)
 	for i := range run[:n] {
-		q.ring.push(Event{Notification: Notification(run[i])})
+		q.ring.push().Notification = Notification(run[i])
 	}
 	q.wakeLocked()
 	return n, holds
 }
 
-// putOne puts an event into a queue that the caller has seen not to be full.
+// putOne puts an event into a queue that the caller has seen not to be full, or is
+// about to close: there is one more place than size, for a gap at the end.
 func (q *queue) putOne(e Event) {
 	if q.direct {
 		q.out <- e // does not wait: nobody else sends
@@ -90,8 +94,8 @@ func (q *queue) putOne(e Event) {
 		q.oldest = time.Now()
 	}
 	q.hold.sent++
-	q.ring.grow(1, q.size)
-	q.ring.push(e)
+	q.ring.grow(1, q.size+1)
+	*q.ring.push() = e
 	q.wakeLocked()
 }
 
@@ -100,8 +104,9 @@ func (q *queue) putOne(e Event) {
 func (q *queue) drain() (notifications int, gap *Gap) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.ring.n > 0 {
-		if e := q.ring.pop(); e.Gap == nil {
+	q.hold.sent -= uint64(q.ring.n) // nobody has taken them
+	for e := (Event{}); q.ring.n > 0; {
+		if q.ring.pop(&e); e.Gap == nil {
 			notifications++
 		} else {
 			gap = gap.and(e.Gap)
@@ -114,30 +119,28 @@ func (q *queue) drain() (notifications int, gap *Gap) {
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.closed, q.held = true, false
+	q.closed = true
 	if q.direct {
 		close(q.out)
 	}
-	q.wakeLocked()
+	q.wakeAllLocked()
 }
 
-// open makes a Go channel the place of the events, if there is no outlet yet. It needs
-// the Listener's lock, as openPumped does.
+// open makes a Go channel the place of the events. It needs the Listener's lock, and that
+// there is no outlet yet, as openPumped does.
 func (q *queue) open() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.out != nil {
-		return
-	}
-	q.out, q.direct, q.held = make(chan Event, q.size), true, false
-	for q.ring.n > 0 {
-		q.out <- q.ring.pop()
+	q.out, q.direct = make(chan Event, q.size+1), true
+	for e := (Event{}); q.ring.n > 0; {
+		q.ring.pop(&e)
+		q.out <- e
 	}
 	q.ring = ring{}
 	if q.closed {
 		close(q.out)
 	}
-	q.wakeLocked()
+	q.wakeAllLocked()
 }
 
 // openPumped makes an outlet that the caller sends to.
@@ -145,21 +148,21 @@ func (q *queue) openPumped() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.out = make(chan Event) // without room: what comes before a gap was taken before CatchUp is called
-	q.wakeLocked()
+	q.wakeAllLocked()
 }
 
-// ringBell ends a hold, and wakes who waits.
-func (q *queue) ringBell() {
+// endHold ends a hold, and wakes who waits.
+func (q *queue) endHold() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.held = false
 	q.wakeLocked()
 }
 
-// wakeLocked wakes one of those who wait, if there is a reason to. When that one leaves
-// it wakes the next.
+// wakeLocked wakes one of those who wait, if there is something to take. When that one
+// has, it wakes the next.
 func (q *queue) wakeLocked() {
-	if q.waiting > 0 && !q.held && (q.ring.n > 0 || q.closed || q.out != nil) {
+	if q.waiting > 0 && !q.held && q.ring.n > 0 {
 		select {
 		case q.bell <- struct{}{}:
 		default:
@@ -167,28 +170,35 @@ func (q *queue) wakeLocked() {
 	}
 }
 
+// wakeAllLocked has all who wait look what has become of the queue.
+func (q *queue) wakeAllLocked() {
+	close(q.bell)
+	q.bell = make(chan struct{}, 1)
+}
+
 // take takes the next event, if that takes no waiting.
-func (q *queue) take() (e Event, ok bool) {
+func (q *queue) take(e *Event) (ok bool) {
 	q.mu.Lock()
 	if q.out == nil {
 		if ok = q.ring.n > 0 && !q.held; ok {
-			e = q.ring.pop()
+			q.ring.pop(e)
 		}
 		q.mu.Unlock()
-		return e, ok
+		return ok
 	}
 	q.mu.Unlock()
 	select {
-	case e, ok = <-q.out:
+	case *e, ok = <-q.out:
 	default:
 	}
-	return e, ok
+	return ok
 }
 
 // takeAll takes what there is.
 func (q *queue) takeAll() {
+	var e Event
 	for range q.size { // not for ever, however fast they come
-		if _, ok := q.take(); !ok {
+		if !q.take(&e) {
 			return
 		}
 	}
@@ -225,27 +235,28 @@ func (q *queue) next(ctx context.Context, alarm <-chan time.Time) (Event, error)
 
 // nextInRing is next for the ring. Where there is an outlet, only the pump takes from
 // the ring, and others get errMoved.
-func (q *queue) nextInRing(ctx context.Context, alarm <-chan time.Time, pump bool) (Event, error) {
+func (q *queue) nextInRing(ctx context.Context, alarm <-chan time.Time, pump bool) (e Event, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	defer q.wakeLocked() // another one, for what is left
 	for pump || q.out == nil {
 		switch {
 		case q.ring.n > 0 && !q.held:
-			return q.ring.pop(), nil
+			q.ring.pop(&e)
+			return e, nil
 		case q.ring.n == 0 && q.closed:
-			return Event{}, errEnd
+			return e, errEnd
 		}
-		q.wakeLocked() // the pump passes on what was for those who are to go to the outlet
 		if err := q.waitLocked(ctx, alarm); err != nil {
-			return Event{}, err
+			return e, err
 		}
 	}
-	return Event{}, errMoved
+	return e, errMoved
 }
 
 // waitLocked waits for the bell, for the end of ctx or for the alarm, without the lock.
 func (q *queue) waitLocked(ctx context.Context, alarm <-chan time.Time) error {
+	bell := q.bell
 	q.waiting++
 	q.mu.Unlock()
 	defer func() {
@@ -253,7 +264,7 @@ func (q *queue) waitLocked(ctx context.Context, alarm <-chan time.Time) error {
 		q.waiting--
 	}()
 	select {
-	case <-q.bell:
+	case <-bell:
 		return nil
 	case <-alarm:
 		return errAlarm

@@ -98,37 +98,39 @@ func awaitAll(t *testing.T, group *sync.WaitGroup) {
 }
 
 // Nobody who iterates sleeps while there is something to be had, however many they
-// are, whatever comes, and though others take from the channel itself.
+// are, whatever comes, and though others begin to take from a Go channel meanwhile.
 func TestNobodySleepsThroughTheBell(t *testing.T) {
 	t.Parallel()
 	for _, takers := range []int{1, 2, 5} {
-		for _, others := range []int{0, 1} {
-			t.Run(fmt.Sprintf("%d iterate, %d take", takers, others), func(t *testing.T) {
+		for _, policy := range []OverflowPolicy{OverflowGap, OverflowDropOldest} {
+			t.Run(fmt.Sprintf("%d iterate, %v", takers, policy), func(t *testing.T) {
 				t.Parallel()
 				h := newHall(t, "a", "b")
-				sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a", "b"}, QueueSize: 256})
+				sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a", "b"}, QueueSize: 256, Overflow: policy})
 				var taken atomic.Int64
 				var ended sync.WaitGroup
-				for range takers {
-					ended.Go(func() {
-						for _, err := range sub.All(context.Background()) {
-							if err == nil {
-								taken.Add(1)
-							} else if !errors.Is(err, ErrClosed) {
-								t.Error(err)
-							}
-						}
-					})
-				}
-				for range others {
-					ended.Go(func() {
-						for range sub.Events() {
+				iterate := func() {
+					for _, err := range sub.All(context.Background()) {
+						if err == nil {
 							taken.Add(1)
+						} else if !errors.Is(err, ErrClosed) {
+							t.Error(err)
 						}
-					})
+					}
+				}
+				receive := func() {
+					for range sub.Events() {
+						taken.Add(1)
+					}
+				}
+				for range takers {
+					ended.Go(iterate)
 				}
 				said := int64(0)
-				for range 300 {
+				for round := range 400 {
+					if round == 200 {
+						ended.Go(receive) // begins while it is said
+					}
 					n := 1 + rand.IntN(200)
 					if rand.IntN(2) == 0 {
 						n = 1 + rand.IntN(3)
@@ -144,6 +146,61 @@ func TestNobodySleepsThroughTheBell(t *testing.T) {
 				sub.Close()
 				awaitAll(t, &ended) // all are told of the end
 			})
+		}
+	}
+}
+
+// Nothing is lost, and nothing is out of its place, when somebody who iterates goes on
+// with the Go channel while more comes than there is room for.
+func TestEventsAmidTheStream(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []OverflowPolicy{OverflowGap, OverflowDropOldest} {
+		for range 300 {
+			h := newHall(t, "a")
+			sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}, QueueSize: 2 + rand.IntN(60), Overflow: policy})
+			const said = 2000
+			go func() {
+				for from := 0; from < said; {
+					n := min(1+rand.IntN(100), said-from)
+					h.sayFrom(from, n, "a")
+					from += n
+				}
+				if policy == OverflowGap { // what is left of the other would be lost
+					sub.Close()
+				}
+			}()
+			next := 0
+			hear := func(e Event) {
+				if e.Gap != nil {
+					next += int(e.Gap.Dropped)
+				} else if e.Payload == fmt.Sprint(next) {
+					next++
+				} else {
+					t.Fatalf("%v: %s instead of %d", policy, e.Payload, next)
+				}
+			}
+			left := rand.IntN(said / 2)
+			var gap *GapError
+			for n, err := range sub.All(context.Background()) {
+				if errors.As(err, &gap) {
+					hear(Event{Gap: &gap.Gap})
+				} else if err == nil {
+					hear(Event{Notification: n})
+				}
+				if left--; left <= 0 || next == said {
+					break
+				}
+			}
+			for next < said {
+				e, ok := <-sub.Events()
+				if !ok {
+					break
+				}
+				hear(e)
+			}
+			if next != said {
+				t.Fatalf("%v: %d of %d", policy, next, said)
+			}
 		}
 	}
 }
@@ -237,8 +294,8 @@ func TestHoldEndsAtHalf(t *testing.T) {
 			t.Errorf("after run %d: held %v, %d in the queue", i, held, n)
 		}
 	}
-	h.ringLocked()
-	if sub.queue.hold.begun || sub.queue.held || len(h.toRing) > 0 {
+	h.endHoldsLocked()
+	if sub.queue.hold.begun || sub.queue.held || len(h.held) > 0 {
 		t.Error("held at the end of the batch")
 	}
 }
@@ -251,16 +308,10 @@ func TestNobodyIsHeldWhoIsBehind(t *testing.T) {
 	h.Listener.mu.Lock()
 	defer h.Listener.mu.Unlock()
 	start := time.Now()
-	batch := func(after time.Duration, hearers int) (held bool) {
-		h.batchTime = start.Add(after)
-		sub.putRun(make([]wire.Notification, 32), hearers)
-		held = sub.queue.held
-		h.ringLocked()
-		return held
-	}
+	batch := func(after time.Duration, hearers int) bool { return h.holds(sub, start.Add(after), hearers) }
 	take := func(n int) {
 		for range n {
-			if _, ok := sub.queue.take(); !ok {
+			if !sub.queue.take(new(Event)) {
 				t.Fatal("nothing to take")
 			}
 		}
@@ -279,6 +330,29 @@ func TestNobodyIsHeldWhoIsBehind(t *testing.T) {
 	}
 }
 
+// What is dropped counts as not taken.
+func TestNobodyIsHeldWhoTakesNothing(t *testing.T) {
+	t.Parallel()
+	h := newHall(t, "a")
+	sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}, QueueSize: 201, Overflow: OverflowDropOldest})
+	h.Listener.mu.Lock()
+	defer h.Listener.mu.Unlock()
+	start := time.Now()
+	for i := range 100 {
+		if held := h.holds(sub, start.Add(time.Duration(i)*maxHeld), 1); held && i > 1 { // nothing was there before the first
+			t.Errorf("held in batch %d", i)
+		}
+	}
+}
+
+// holds delivers a run, and reports whether takers are held then.
+func (h hall) holds(sub *Subscription, at time.Time, hearers int) bool {
+	h.batchTime = at
+	sub.putRun(make([]wire.Notification, 32), hearers)
+	defer h.endHoldsLocked()
+	return sub.queue.held
+}
+
 // What came before Events is called comes out of its channel first, also when that is
 // called after the end; and who iterates goes on with what comes out of it.
 func TestEventsAfterSomeCame(t *testing.T) {
@@ -288,7 +362,7 @@ func TestEventsAfterSomeCame(t *testing.T) {
 		sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}, QueueSize: 100})
 		h.say(40, "a")
 		for range 20 {
-			sub.queue.take()
+			sub.queue.take(new(Event))
 		}
 		h.say(40, "a")
 		if ended {

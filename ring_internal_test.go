@@ -10,17 +10,18 @@ func TestRing(t *testing.T) {
 	t.Parallel()
 	for most := range 70 {
 		var r ring
+		var e Event
 		pushed, popped := uint32(0), uint32(0)
 		for range 2000 {
 			if n := rand.IntN(most + 1 - r.n); rand.IntN(2) == 0 {
 				r.grow(n, most)
 				for range n {
-					r.push(Event{Notification: Notification{PID: pushed, Payload: "x"}})
+					*r.push() = Event{Notification: Notification{PID: pushed, Payload: "x"}}
 					pushed++
 				}
 			} else {
 				for range rand.IntN(r.n + 1) {
-					if e := r.pop(); e.PID != popped {
+					if r.pop(&e); e.PID != popped {
 						t.Fatalf("%d instead of %d", e.PID, popped)
 					}
 					popped++

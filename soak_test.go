@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -125,16 +126,24 @@ func (r *soakRig) subscribe(ctx context.Context, kind string, config pgnotify.Su
 	return nil, nil
 }
 
+// takenFrom returns what a subscription hears, in one of the ways to take it.
+func takenFrom(sub *pgnotify.Subscription, dice *rand.Rand) iter.Seq[pgnotify.Event] {
+	if dice.IntN(2) == 0 {
+		return iterated(context.Background(), sub)
+	}
+	return received(sub)
+}
+
 // stay subscribes until the Listener is closed, again where the subscription ends
 // before because it is slow.
-func (r *soakRig) stay(ctx context.Context, kind string, pace func(), config pgnotify.SubscriptionConfig) {
+func (r *soakRig) stay(ctx context.Context, dice *rand.Rand, kind string, pace func(), config pgnotify.SubscriptionConfig) {
 	config.Channels = r.channels
 	for {
 		sub, g := r.subscribe(ctx, kind, config)
 		if sub == nil {
 			return
 		}
-		for e := range sub.Events() {
+		for e := range takenFrom(sub, dice) {
 			g.note(e)
 			pace()
 		}
@@ -165,7 +174,7 @@ func (r *soakRig) comeAndGo(ctx context.Context, dice *rand.Rand) {
 			if dice.IntN(2) == 0 {
 				pace = r.slowly(dice)
 			}
-			for e := range sub.Events() { // what is left of it, too
+			for e := range takenFrom(sub, dice) { // what is left of it, too
 				g.note(e)
 				pace()
 			}
@@ -219,7 +228,7 @@ func (r *soakRig) readTable(ctx context.Context, dice *rand.Rand, pace func(), c
 		}
 		return
 	}
-	for e := range sub.Events() {
+	for e := range received(sub) {
 		if e.Gap != nil {
 			r.t.Errorf("%s: %v", reader.name, e.Gap)
 		}
@@ -402,11 +411,11 @@ func (r *soakRig) settle(ctx context.Context, all *sync.WaitGroup) {
 		{"slow, drops the oldest", true, pgnotify.SubscriptionConfig{QueueSize: 16, Overflow: pgnotify.OverflowDropOldest}},
 		{"slow, is disconnected", true, pgnotify.SubscriptionConfig{QueueSize: 16, Overflow: pgnotify.OverflowDisconnect}},
 	} {
-		pace := func() {}
+		dice, pace := r.dice(), func() {}
 		if c.slow {
 			pace = r.slowly(r.dice())
 		}
-		all.Go(func() { r.stay(ctx, c.kind, pace, c.config) })
+		all.Go(func() { r.stay(ctx, dice, c.kind, pace, c.config) })
 	}
 	for _, overflow := range []pgnotify.OverflowPolicy{pgnotify.OverflowGap, pgnotify.OverflowDropOldest} {
 		dice, pace := r.dice(), r.slowly(r.dice())

@@ -53,8 +53,8 @@ type SubscriptionConfig struct {
 	Channels []string
 
 	// QueueSize is how many events wait for the subscriber, at the most, one of
-	// which may only be a gap. An event takes 48 bytes: those of as many as ever waited
-	// at a time or, once Events was called, of QueueSize. 0: 1024; the least is 2.
+	// which may only be a gap. An event takes 48 bytes. The queue grows as it is
+	// needed, and has room for QueueSize once Events was called. 0: 1024; the least is 2.
 	QueueSize int
 
 	// CatchUp, where it is not nil, takes the place of gaps: it is called with each
@@ -82,7 +82,7 @@ type Event struct {
 // which their transactions committed, from the time when [Listener.Subscribe] has
 // returned. Where some may be missing, a [Gap] stands in their place.
 //
-// It has a queue, which becomes a Go channel when Events is called. Nobody waits for the
+// It has a queue, whose events can be had from a Go channel, too. Nobody waits for the
 // subscriber: when the queue is full, its Overflow policy says what happens. Methods are
 // safe for concurrent use; an event is given to one of those who take them.
 type Subscription struct {
@@ -166,8 +166,7 @@ func (l *Listener) newSubscription(config SubscriptionConfig) (*Subscription, er
 		return nil, fmt.Errorf("pgnotify: unknown %v", config.Overflow)
 	}
 	config.Channels = slices.Compact(slices.Sorted(slices.Values(config.Channels)))
-	s := &Subscription{l: l, config: config, ready: make(chan struct{})}
-	s.queue.size, s.queue.bell = size, make(chan struct{}, 1)
+	s := &Subscription{l: l, config: config, queue: newQueue(size), ready: make(chan struct{})}
 	return s, nil
 }
 
@@ -240,7 +239,7 @@ func (s *Subscription) putRun(run []wire.Notification, hearers int) (put int) {
 		if s.owed == nil {
 			n, holds := s.queue.put(run, hearers, s.l.batchTime)
 			if holds {
-				s.l.toRing = append(s.l.toRing, s)
+				s.l.held = append(s.l.held, s)
 			}
 			put += n
 			run = run[n:]
@@ -272,10 +271,13 @@ func (s *Subscription) Events() <-chan Event {
 func (s *Subscription) open() {
 	s.l.mu.Lock()
 	defer s.l.mu.Unlock()
-	if s.config.Overflow == OverflowDropOldest && s.stop == nil && !s.ended {
+	switch {
+	case s.stop != nil: // the pump's outlet is there
+	case s.config.Overflow == OverflowDropOldest && !s.ended:
 		s.startPumpLocked()
+	default:
+		s.queue.open()
 	}
-	s.queue.open()
 }
 
 // All iterates over the notifications. A gap is a *[GapError], after which the
@@ -299,14 +301,14 @@ func (s *Subscription) All(ctx context.Context) iter.Seq2[Notification, error] {
 // yieldQueued yields what is in the queue, as long as that takes no waiting, and
 // reports whether the loop goes on.
 func (s *Subscription) yieldQueued(done <-chan struct{}, yield func(Notification, error) bool) bool {
+	var e Event
 	for {
 		select {
 		case <-done:
 			return true // next tells
 		default:
 		}
-		e, ok := s.queue.take()
-		if !ok {
+		if !s.queue.take(&e) {
 			return true // next tells
 		}
 		if !e.yield(yield) {
@@ -327,7 +329,8 @@ func (e *Event) yield(yield func(Notification, error) bool) bool {
 // maxWait has passed, which may be 0. It takes all that is in the queue, so that a
 // burst wakes once; who needs the notifications themselves must not use it. It is
 // what a worker waits with for jobs in a table: after each return it takes jobs
-// until there are none. Where there is a CatchUp a burst may wake it more than once. Its error is that of ctx, or what Err tells.
+// until there are none. Where there is a CatchUp, or [OverflowDropOldest] with Events, a
+// burst may wake it more than once. Its error is that of ctx, or what Err tells.
 func (s *Subscription) Wake(ctx context.Context, maxWait time.Duration) error {
 	timer := time.NewTimer(maxWait)
 	defer timer.Stop()
@@ -385,7 +388,7 @@ func (l *Listener) endLocked(s *Subscription, err error) {
 	s.seats = nil
 	delete(l.subs, s)
 	delete(l.full, s)
-	if s.owed != nil && s.queue.len() < s.queue.size {
+	if s.owed != nil {
 		s.pay()
 	}
 	s.queue.close()

@@ -25,10 +25,12 @@ type notes struct {
 	warning  atomic.Pointer[Response] // a notice that the server is about to end, if nothing came since
 	failure  atomic.Pointer[Response] // the error in an answer that is not complete yet
 
-	mu     sync.Mutex // guards the fields below, and pid
-	key    []byte
-	params unique.Handle[string] // name and value in turn, each with a zero byte behind it
-	stale  []string              // names of parameters that lib/pq has not been told of
+	mu       sync.Mutex // guards the fields below, and pid
+	key      []byte
+	params   unique.Handle[string] // name and value in turn, each with a zero byte behind it
+	starting []byte                // the same, until settleParameters
+	settled  bool
+	stale    []string // names of parameters that lib/pq has not been told of
 }
 
 // lastWords returns why the server ends the session, nil if it has not said so.
@@ -44,8 +46,7 @@ func (n *notes) lastWords() *Response {
 const maxParams = 64 << 10
 
 // setParameter notes the body of a ParameterStatus. A parameter that lib/pq is
-// not told of at once is stale. Most sessions of a process have the same
-// parameters, so they share one string of them all.
+// not told of at once is stale.
 func (n *notes) setParameter(body []byte, stale bool) error {
 	name, rest, ok := bytes.Cut(body, []byte{0})
 	if !ok || len(rest) == 0 || bytes.IndexByte(rest, 0) != len(rest)-1 {
@@ -53,41 +54,64 @@ func (n *notes) setParameter(body []byte, stale bool) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	params := n.paramsLocked()
-	if at, end, ok := findParameter(params, string(name)); ok {
-		params = params[:at] + string(body) + params[end:]
-	} else {
-		params += string(body)
+	if !n.settled {
+		n.starting = append(n.starting, body...)
+		if len(n.starting) > maxParams {
+			return errTooManyParams
+		}
+	} else if err := n.changeParameterLocked(string(name), string(body)); err != nil {
+		return err
 	}
-	if len(params) > maxParams {
-		return &FrameError{Type: 'S', Reason: "too many parameters"}
-	}
-	n.params = unique.Make(params)
 	if stale && !slices.Contains(n.stale, string(name)) {
 		n.stale = append(n.stale, string(name))
 	}
 	return nil
 }
 
+var errTooManyParams = &FrameError{Type: 'S', Reason: "too many parameters"}
+
+func (n *notes) changeParameterLocked(name, body string) error {
+	params := n.params.Value()
+	if at, end, ok := findParameter(params, name); ok {
+		params = params[:at] + body + params[end:]
+	} else {
+		params += body
+	}
+	if len(params) > maxParams {
+		return errTooManyParams
+	}
+	n.params = unique.Make(params)
+	return nil
+}
+
+// settleParameters is called at the end of the start-up. Most sessions of a process
+// have the same parameters, so they share one string of them all.
+func (n *notes) settleParameters() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.params, n.starting, n.settled = unique.Make(string(n.starting)), nil, true
+}
+
 func (n *notes) paramsLocked() string {
-	if n.params == (unique.Handle[string]{}) {
-		return ""
+	if !n.settled {
+		return string(n.starting)
 	}
 	return n.params.Value()
 }
 
-// findParameter returns where in params a parameter stands.
+// findParameter returns where in params a parameter stands, the last time: a server
+// may report it again.
 func findParameter(params, name string) (at, end int, ok bool) {
-	for at < len(params) {
-		key := strings.IndexByte(params[at:], 0)
-		end = at + key + 1
-		end += strings.IndexByte(params[end:], 0) + 1
-		if params[at:at+key] == name {
-			return at, end, true
+	for from := 0; from < len(params); {
+		key := from + strings.IndexByte(params[from:], 0)
+		next := key + 1
+		next += strings.IndexByte(params[next:], 0) + 1
+		if params[from:key] == name {
+			at, end, ok = from, next, true
 		}
-		at = end
+		from = next
 	}
-	return 0, 0, false
+	return at, end, ok
 }
 
 func (n *notes) parameter(name string) (string, bool) {

@@ -437,6 +437,9 @@ func (s *scanner) readyForQuery(body []byte) error {
 	}
 	s.notes.status.Store(uint32(body[0]))
 	s.notes.awaited.Add(-1)
+	if s.phase == startup {
+		s.notes.settleParameters()
+	}
 	s.phase = running
 	s.ready = true
 	return nil
