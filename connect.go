@@ -160,7 +160,7 @@ func (a *attempt) beforeConnect(ctx context.Context) error {
 func (a *attempt) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	t := a.config.ConnectTimeout
 	if t <= 0 {
-		return context.WithCancel(ctx)
+		return ctx, func() {}
 	}
 	return context.WithTimeoutCause(ctx, t, fmt.Errorf("connect_timeout of %v expired", t))
 }

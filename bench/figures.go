@@ -64,7 +64,7 @@ var figures = []figure{
 		axis:      "times lib/pq's; less is better",
 		scenarios: regexp.MustCompile(`^query/(simple|argument|ten|prepared)$`),
 		label:     cpuRatioLabel,
-		without:   []string{noneName},
+		without:   []string{noneName, bareSocketName},
 		mark:      1,
 	},
 	{

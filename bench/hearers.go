@@ -25,6 +25,7 @@ import (
 const (
 	connName          = "pgnotify Conn"
 	listenerName      = "pgnotify Listener"
+	eventsName        = "Listener, Events"
 	libpqListenerName = "lib/pq Listener"
 	pgxConnName       = "pgx"
 	pgxBareName       = "pgx, Background"
@@ -98,16 +99,25 @@ func openListener(dsn string) (*pgnotify.Listener, error) {
 	return pgnotify.NewListener(connector, &pgnotify.ListenerConfig{Heartbeat: -1, Logger: quiet})
 }
 
-// hearListener is pgnotify's Subscription.All.
-func hearListener(ctx context.Context, dsn string, channels []string, unit int) (hearer, error) {
+// openSubscription returns a subscription with room for all that is sent ahead.
+func openSubscription(ctx context.Context, dsn string, channels []string, unit int) (_ *pgnotify.Subscription, close func() error, err error) {
 	l, err := openListener(dsn)
 	if err != nil {
-		return hearer{}, err
+		return nil, nil, err
 	}
 	config := pgnotify.SubscriptionConfig{Channels: channels, QueueSize: 2*unitsAhead*unit + 1}
 	sub, err := l.SubscribeConfig(ctx, config)
 	if err != nil {
-		return hearer{}, joinClose(err, l.Close)
+		return nil, nil, joinClose(err, l.Close)
+	}
+	return sub, l.Close, nil
+}
+
+// hearListener is pgnotify's Subscription.All.
+func hearListener(ctx context.Context, dsn string, channels []string, unit int) (hearer, error) {
+	sub, close, err := openSubscription(ctx, dsn, channels, unit)
+	if err != nil {
+		return hearer{}, err
 	}
 	return hearer{func(ctx context.Context, count, size int) (taken, dropped int, _ error) {
 		for n, err := range sub.All(ctx) {
@@ -126,7 +136,37 @@ func hearListener(ctx context.Context, dsn string, channels []string, unit int) 
 			}
 		}
 		return taken, dropped, nil
-	}, l.Close}, nil
+	}, close}, nil
+}
+
+// hearEvents is pgnotify's Subscription.Events.
+func hearEvents(ctx context.Context, dsn string, channels []string, unit int) (hearer, error) {
+	sub, close, err := openSubscription(ctx, dsn, channels, unit)
+	if err != nil {
+		return hearer{}, err
+	}
+	events := sub.Events()
+	return hearer{func(ctx context.Context, count, size int) (taken, dropped int, _ error) {
+		for taken < count {
+			select {
+			case e, ok := <-events:
+				switch {
+				case !ok:
+					return taken, dropped, sub.Err()
+				case e.Gap != nil:
+					taken += int(e.Gap.Dropped)
+					dropped += int(e.Gap.Dropped)
+				case len(e.Payload) != size:
+					return taken, dropped, errSize(e.Payload, size)
+				default:
+					taken++
+				}
+			case <-ctx.Done():
+				return taken, dropped, ctx.Err()
+			}
+		}
+		return taken, dropped, nil
+	}, close}, nil
 }
 
 // overflowed returns how many notifications a subscription has dropped, if that is

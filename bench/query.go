@@ -24,11 +24,13 @@ var queryMetrics = append(costMetrics("µs", medianOf),
 // queryScenarios are queries of one row, each under a context of its own that can
 // be cancelled and is not.
 func queryScenarios() []scenario {
+	argument := queryScenario("query/argument", "select $1::int", func(_ context.Context, db *sql.DB) (ask, error) {
+		return func(ctx context.Context) *sql.Row { return db.QueryRowContext(ctx, "select $1::int", 1) }, nil
+	})
+	argument.contenders = append(argument.contenders, contender{name: bareSocketName, start: startBareSocket})
 	return []scenario{
 		queryScenario("query/simple", "select 1, without arguments", selectOne),
-		queryScenario("query/argument", "select $1::int", func(_ context.Context, db *sql.DB) (ask, error) {
-			return func(ctx context.Context) *sql.Row { return db.QueryRowContext(ctx, "select $1::int", 1) }, nil
-		}),
+		argument,
 		queryScenario("query/ten", "a query with ten arguments of seven types", selectTen),
 		queryScenario("query/prepared", "select $1::int, prepared once", func(ctx context.Context, db *sql.DB) (ask, error) {
 			stmt, err := db.PrepareContext(ctx, "select $1::int")

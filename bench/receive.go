@@ -41,6 +41,7 @@ var hearers = []struct {
 }{
 	{connName, hearConn},
 	{listenerName, hearListener},
+	{eventsName, hearEvents},
 	{libpqListenerName, hearLibpq},
 	{pgxConnName, hearPgx},
 	{pgxBareName, hearPgxBare},

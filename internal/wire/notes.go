@@ -28,9 +28,8 @@ type notes struct {
 	mu       sync.Mutex // guards the fields below, and pid
 	key      []byte
 	params   unique.Handle[string] // name and value in turn, each with a zero byte behind it
-	starting []byte                // the same, until settleParameters
-	settled  bool
-	stale    []string // names of parameters that lib/pq has not been told of
+	starting *[]byte               // the same, until settleParameters; nil before the first and after it
+	stale    []string              // names of parameters that lib/pq has not been told of
 }
 
 // lastWords returns why the server ends the session, nil if it has not said so.
@@ -54,9 +53,12 @@ func (n *notes) setParameter(body []byte, stale bool) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.settled {
-		n.starting = append(n.starting, body...)
-		if len(n.starting) > maxParams {
+	if !n.settledLocked() {
+		if n.starting == nil {
+			n.starting = new([]byte)
+		}
+		*n.starting = append(*n.starting, body...)
+		if len(*n.starting) > maxParams {
 			return errTooManyParams
 		}
 	} else if err := n.changeParameterLocked(string(name), string(body)); err != nil {
@@ -89,14 +91,19 @@ func (n *notes) changeParameterLocked(name, body string) error {
 func (n *notes) settleParameters() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.params, n.starting, n.settled = unique.Make(string(n.starting)), nil, true
+	n.params, n.starting = unique.Make(n.paramsLocked()), nil
 }
 
+func (n *notes) settledLocked() bool { return n.params != unique.Handle[string]{} }
+
 func (n *notes) paramsLocked() string {
-	if !n.settled {
-		return string(n.starting)
+	switch {
+	case n.settledLocked():
+		return n.params.Value()
+	case n.starting != nil:
+		return string(*n.starting)
 	}
-	return n.params.Value()
+	return ""
 }
 
 // findParameter returns where in params a parameter stands, the last time: a server
