@@ -38,7 +38,7 @@ func (h *hold) keepsUp(queued int, now time.Time) bool {
 // take are behind. It ends one as soon as half of the queue is to be used: who is woken
 // needs a while to come. It reports whether a hold begins, which is for endHold to end.
 func (q *queue) steerLocked(run, hearers int, now time.Time) (begins bool) {
-	full := q.ring.n+run > (q.size-1)/2
+	full := q.ring.n+run > q.half()
 	switch {
 	case q.hold.begun && full:
 		q.held = false

@@ -183,7 +183,7 @@ type ListenerStats struct {
 	Received   uint64 // notifications that came over the session
 	Bytes      uint64 // of their channels and payloads
 	Delivered  uint64 // notifications put into the queues of subscribers
-	Dropped    uint64 // those that a queue could not hold
+	Dropped    uint64 // those that a queue could not hold, also where OverflowDropOldest took them out again
 	Gaps       uint64 // gaps put into the queues
 	Reconnects uint64 // sessions that listened, after the first
 

@@ -16,8 +16,9 @@ func (s *Subscription) overflow(n int) {
 }
 
 // drop counts n notifications that the subscriber does not get. The gap that tells
-// of them takes the last place in the queue, which is kept for it, when its number
-// is final: when there is room again, or when nothing has come for a moment.
+// of them comes when its number is final: when half of the queue is free, so that more
+// than the gap fits, or when nothing has come for a moment. Then the last place in the
+// queue will do, which is kept for it.
 func (s *Subscription) drop(n int) {
 	if s.owed == nil {
 		s.l.tellSlow(s)
@@ -105,7 +106,7 @@ func (l *Listener) sweepOnce() bool {
 	for s := range l.full {
 		if s.owed != nil {
 			quiet := time.Since(s.owed.To) >= quietTime
-			if n := s.queue.len(); s.queue.room(n) > 0 || quiet && n < s.queue.size {
+			if n := s.queue.len(); n <= s.queue.half() || quiet && n < s.queue.size {
 				s.pay()
 			}
 		}

@@ -97,3 +97,49 @@ func TestGapOwedAtTheEnd(t *testing.T) {
 		}
 	}
 }
+
+// Who is somewhat too slow for long hears about as much as they can take, with a gap
+// now and then, and not one gap after the other.
+func TestSlowForLong(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{2, 3, 4, 5, 16, 1000} {
+		for name, first := range map[string]func(*Subscription){
+			"All":    func(*Subscription) {},
+			"Events": func(s *Subscription) { s.Events() },
+		} {
+			h := newHall(t, "a")
+			sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}, QueueSize: size})
+			first(sub)
+			const said = 40_000
+			heard, gaps, doubles, next, afterGap := 0, 0, 0, 0, false
+			hear := func() {
+				var e Event
+				if !sub.queue.take(&e) {
+					return
+				}
+				if e.Gap != nil {
+					if gaps++; afterGap {
+						doubles++
+					}
+					next += int(e.Gap.Dropped)
+				} else {
+					if e.Payload != fmt.Sprint(next) {
+						t.Fatalf("%s, %d: %s instead of %d", name, size, e.Payload, next)
+					}
+					next++
+					heard++
+				}
+				afterGap = e.Gap != nil
+			}
+			for i := range said {
+				h.sayFrom(i, 1, "a")
+				if i%4 > 0 {
+					hear()
+				}
+			}
+			if heard < said/3 || gaps == 0 || doubles > 20 { // one may come when the test has to wait
+				t.Errorf("%s, %d: heard %d of %d, with %d gaps, %d after another one", name, size, heard, said, gaps, doubles)
+			}
+		}
+	}
+}

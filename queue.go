@@ -28,8 +28,9 @@ type queue struct {
 	direct bool       // the outlet is in place of the ring
 
 	// The Listener's lock guards these.
-	hold   hold
-	oldest time.Time // nothing in the queue came before
+	hold    hold
+	oldest  time.Time // nothing in the queue came before
+	gapLast bool      // what was put last is a gap
 
 	mu      sync.Mutex // guards the rest
 	ring    ring
@@ -51,8 +52,18 @@ func (q *queue) len() int {
 	return q.ring.n
 }
 
-// room returns how many notifications may be put: the last place is a gap's.
-func (q *queue) room(queued int) int { return max(q.size-1-queued, 0) }
+// room returns how many notifications may be put, besides so many events: the last place
+// is kept for a gap, unless one has just been put.
+func (q *queue) room(queued int) int {
+	kept := 1
+	if q.gapLast {
+		kept = 0
+	}
+	return max(q.size-kept-queued, 0)
+}
+
+// half is how many events there may be when half of the queue is free.
+func (q *queue) half() int { return (q.size - 1) / 2 }
 
 // put puts as many notifications of a run into the queue as there is room for, and
 // returns how many. They came at a time, and go to so many hearers. It reports whether
@@ -60,6 +71,7 @@ func (q *queue) room(queued int) int { return max(q.size-1-queued, 0) }
 func (q *queue) put(run []wire.Notification, hearers int, now time.Time) (n int, holds bool) {
 	if q.direct {
 		n = min(q.room(len(q.out)), len(run)) // nobody else sends
+		q.gapLast = q.gapLast && n == 0
 		for i := range run[:n] {
 			q.out <- Event{Notification: Notification(run[i])} // does not wait
 		}
@@ -71,6 +83,7 @@ func (q *queue) put(run []wire.Notification, hearers int, now time.Time) (n int,
 	if q.ring.n == 0 {
 		q.oldest = now
 	}
+	q.gapLast = q.gapLast && n == 0
 	holds = q.steerLocked(len(run), hearers, now)
 	q.hold.sent += uint64(n)
 	q.ring.grow(n, q.size+1)
@@ -84,6 +97,7 @@ func (q *queue) put(run []wire.Notification, hearers int, now time.Time) (n int,
 // putOne puts an event into a queue that the caller has seen not to be full, or is
 // about to close: there is one more place than size, for a gap at the end.
 func (q *queue) putOne(e Event) {
+	q.gapLast = e.Gap != nil
 	if q.direct {
 		q.out <- e // does not wait: nobody else sends
 		return

@@ -19,17 +19,17 @@ const defaultQueueSize = 1024
 type OverflowPolicy int
 
 const (
-	// OverflowGap, the default, keeps what is in the queue and drops what comes,
-	// until there is room again. A [Gap] stands in the queue where they are missing,
-	// with their number.
+	// OverflowGap, the default, keeps what is in the queue and drops what comes, until
+	// half of the queue is free. A [Gap] stands in the queue where they are missing, with
+	// their number.
 	OverflowGap OverflowPolicy = iota
-	// OverflowDropOldest drops all that is in the queue, so that the subscriber goes
-	// on with what is newest. A [Gap] stands before that. By Events it costs a
-	// goroutine, one event that was the next may still come before the gap, and what is
-	// in the queue is lost when the subscription ends.
+	// OverflowDropOldest drops all that is in the queue, not only the oldest, so that the
+	// subscriber goes on with what is newest. A [Gap] stands before that. Once Events was
+	// called, it costs a goroutine, one event that was the next may still come before the
+	// gap, and what is in the queue is lost when the subscription ends.
 	OverflowDropOldest
-	// OverflowDisconnect ends the subscription. What is in the queue can still be
-	// taken, unless there is a CatchUp; then Err is [ErrSlowConsumer].
+	// OverflowDisconnect ends the subscription: Err is [ErrSlowConsumer]. What is in the
+	// queue can still be taken, unless there is a CatchUp; what was too much is not counted.
 	OverflowDisconnect
 )
 
@@ -52,9 +52,10 @@ type SubscriptionConfig struct {
 	// [NotificationConn].Listen. One that is named twice is heard once.
 	Channels []string
 
-	// QueueSize is how many events wait for the subscriber, at the most, one of
-	// which may only be a gap. An event takes 48 bytes. The queue grows as it is
-	// needed, and has room for QueueSize once Events was called. 0: 1024; the least is 2.
+	// QueueSize is how many events wait for the subscriber, at the most. The last place
+	// is kept for a gap. An event takes 48 bytes. The queue grows as it is needed, and
+	// once Events was called has room for all from the beginning, unless a goroutine
+	// passes them on (CatchUp, OverflowDropOldest). 0: 1024; less than 2 is an error.
 	QueueSize int
 
 	// CatchUp, where it is not nil, takes the place of gaps: it is called with each
@@ -82,9 +83,9 @@ type Event struct {
 // which their transactions committed, from the time when [Listener.Subscribe] has
 // returned. Where some may be missing, a [Gap] stands in their place.
 //
-// It has a queue, whose events can be had from a Go channel, too. Nobody waits for the
-// subscriber: when the queue is full, its Overflow policy says what happens. Methods are
-// safe for concurrent use; an event is given to one of those who take them.
+// It has a queue, from which All, Wake and the Go channel of Events take: each event is
+// given to one of those who do. Nobody waits for the subscriber: when the queue is full,
+// its Overflow policy says what happens. Methods are safe for concurrent use.
 type Subscription struct {
 	l      *Listener
 	config SubscriptionConfig
@@ -232,7 +233,7 @@ func (s *Subscription) putRun(run []wire.Notification, hearers int) (put int) {
 	if !s.live {
 		return 0
 	}
-	if s.owed != nil && s.queue.room(s.queue.len()) > 0 {
+	if s.owed != nil && s.queue.len() <= s.queue.half() {
 		s.pay()
 	}
 	for {
@@ -281,8 +282,8 @@ func (s *Subscription) open() {
 }
 
 // All iterates over the notifications. A gap is a *[GapError], after which the
-// iteration goes on if the loop does; any other error ends it: that of ctx, or
-// what Err tells. Breaking out of the loop loses nothing.
+// iteration goes on if the loop does; any other error ends it: that of ctx or, when
+// there is nothing left to take, what Err tells. Breaking out of the loop loses nothing.
 func (s *Subscription) All(ctx context.Context) iter.Seq2[Notification, error] {
 	return func(yield func(Notification, error) bool) {
 		for s.yieldQueued(ctx.Done(), yield) {
@@ -327,7 +328,7 @@ func (e *Event) yield(yield func(Notification, error) bool) bool {
 
 // Wake waits until there is something to look at: a notification, a gap, or that
 // maxWait has passed, which may be 0. It takes all that is in the queue, so that a
-// burst wakes once; who needs the notifications themselves must not use it. It is
+// burst wakes once, or a few times if it is large; who needs the notifications themselves must not use it. It is
 // what a worker waits with for jobs in a table: after each return it takes jobs
 // until there are none. Where there is a CatchUp, or [OverflowDropOldest] with Events, a
 // burst may wake it more than once. Its error is that of ctx, or what Err tells.
@@ -351,7 +352,8 @@ func (s *Subscription) whyEnded(err error) error {
 	return err
 }
 
-// Err returns nil while the subscription goes on, and then why it has ended:
+// Err returns nil while the subscription goes on, and then, though there may be
+// something left to take, why it has ended:
 // [ErrClosed], [ErrSlowConsumer], or the server's error, where it does not let a
 // later session listen to one of the channels.
 func (s *Subscription) Err() error {
@@ -360,7 +362,9 @@ func (s *Subscription) Err() error {
 	return s.err
 }
 
-// Close ends the subscription. It does not wait, and may be called more than once.
+// Close ends the subscription. What is in the queue can still be taken, unless a goroutine
+// passes it on (CatchUp, [OverflowDropOldest] with Events). It does not wait, and may be
+// called more than once.
 func (s *Subscription) Close() { s.l.end(s, ErrClosed) }
 
 // end ends a subscription because of err, unless it has ended.

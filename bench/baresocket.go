@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net"
+	"strconv"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -15,9 +16,9 @@ const bareSocketName = "bare socket"
 // readyIdle is the end of each answer.
 var readyIdle = []byte{'Z', 0, 0, 0, 5, 'I'}
 
-// startBareSocket returns a worker that sends the messages of a prepared statement with
+// startBareAsking returns a worker that sends the messages of a prepared statement with
 // an argument as they are, reads until the answer is complete, and does not look at it.
-func startBareSocket(ctx context.Context, dsn string) (*worker, error) {
+func startBareAsking(ctx context.Context, dsn string) (*worker, error) {
 	c, err := pgconn.Connect(ctx, dsn)
 	if err != nil {
 		return nil, err
@@ -66,4 +67,53 @@ func askBare(conn net.Conn, request, answer []byte) error {
 		n += more
 	}
 	return nil
+}
+
+// startBareConnecting returns a worker that connects to the greeter, says who it is,
+// reads until the server is ready, and says goodbye.
+func startBareConnecting(ctx context.Context, _ string) (*worker, error) {
+	g, err := startChild(ctx, greeterFlag)
+	if err != nil {
+		return nil, err
+	}
+	config, err := pgconn.ParseConfig(g.dsn)
+	if err != nil {
+		return nil, joinClose(err, g.close)
+	}
+	hello, err := (&pgproto3.StartupMessage{
+		ProtocolVersion: pgproto3.ProtocolVersion30,
+		Parameters:      map[string]string{"user": config.User, "database": config.Database},
+	}).Encode(nil)
+	if err != nil {
+		return nil, joinClose(err, g.close)
+	}
+	goodbye, err := (&pgproto3.Terminate{}).Encode(nil)
+	if err != nil {
+		return nil, joinClose(err, g.close)
+	}
+	address := net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port)))
+	return &worker{
+		work: func(_ context.Context, count int, _ record) error {
+			answer := make([]byte, 4096)
+			for range count {
+				if err := visitBare(address, hello, goodbye, answer); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		close: g.close,
+	}, nil
+}
+
+func visitBare(address string, hello, goodbye, answer []byte) error {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	if err := askBare(conn, hello, answer); err != nil {
+		return joinClose(err, conn.Close)
+	}
+	_, err = conn.Write(goodbye)
+	return joinClose(err, conn.Close)
 }

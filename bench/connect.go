@@ -12,10 +12,12 @@ import (
 // server, and on one that lets everybody in, for which that is next to no work,
 // without TLS and with it.
 func connectScenarios() []scenario {
+	plain := connectScenario("connect/plain", "the same with a server that lets everybody in", 400,
+		atGreeter(greeterFlag, "disable"))
+	plain.contenders = append(plain.contenders, contender{name: bareSocketName, start: startBareConnecting})
 	return []scenario{
 		connectScenario("connect", "a session is opened and closed", 100, sqlDriver.startConnecting),
-		connectScenario("connect/plain", "the same with a server that lets everybody in", 400,
-			atGreeter(greeterFlag, "disable")),
+		plain,
 		connectScenario("connect/tls", "the same with TLS", 200,
 			atGreeter(secureGreeterFlag, "require")),
 	}

@@ -73,6 +73,7 @@ var figures = []figure{
 		axis:      "times lib/pq's; less is better",
 		scenarios: regexp.MustCompile(`^(rows/|copy$|connect)`),
 		label:     cpuRatioLabel,
+		without:   []string{bareSocketName},
 		mark:      1,
 	},
 }

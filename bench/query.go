@@ -27,7 +27,7 @@ func queryScenarios() []scenario {
 	argument := queryScenario("query/argument", "select $1::int", func(_ context.Context, db *sql.DB) (ask, error) {
 		return func(ctx context.Context) *sql.Row { return db.QueryRowContext(ctx, "select $1::int", 1) }, nil
 	})
-	argument.contenders = append(argument.contenders, contender{name: bareSocketName, start: startBareSocket})
+	argument.contenders = append(argument.contenders, contender{name: bareSocketName, start: startBareAsking})
 	return []scenario{
 		queryScenario("query/simple", "select 1, without arguments", selectOne),
 		argument,
