@@ -428,3 +428,45 @@ func TestWhoWaitsMovesToTheOutlet(t *testing.T) {
 		}
 	}
 }
+
+// All who wait are woken for what came together, though the first of them takes only one.
+func TestEachTakesOneOfABatch(t *testing.T) {
+	t.Parallel()
+	for range 100 {
+		h := newHall(t, "a")
+		sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}})
+		var taken sync.WaitGroup
+		for range 5 {
+			taken.Go(func() {
+				if _, err := sub.queue.next(context.Background(), nil); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		eventually(t, "all wait", func() bool { return waiting(sub) == 5 })
+		h.say(5, "a")
+		awaitAll(t, &taken)
+	}
+}
+
+// Who comes during a hold waits for its end.
+func TestWhoComesDuringAHold(t *testing.T) {
+	t.Parallel()
+	h := newHall(t, "a")
+	sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}})
+	h.Listener.mu.Lock()
+	defer h.Listener.mu.Unlock()
+	sub.putRun(make([]wire.Notification, 32), 1)
+	if sub.queue.take(new(Event)) {
+		t.Error("there was something to take")
+	}
+	var taken sync.WaitGroup
+	taken.Go(func() {
+		if _, err := sub.queue.next(context.Background(), nil); err != nil {
+			t.Error(err)
+		}
+	})
+	eventually(t, "it waits", func() bool { return waiting(sub) == 1 })
+	h.endHoldsLocked()
+	awaitAll(t, &taken)
+}
