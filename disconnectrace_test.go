@@ -32,7 +32,7 @@ func TestEndWhileTheCheckoutLooks(t *testing.T) {
 	t.Parallel()
 	say, end := make(chan struct{}), make(chan struct{})
 	fake := pgfake.Start(t, pgfake.Script{pgfake.Greet(), pgfake.Await('Q'),
-		pgfake.Send(pgfake.Complete("X"), pgfake.Ready('I')), pgfake.WaitFor(say),
+		pgfake.Send(pgfake.Error("ERROR", "22P02", "no"), pgfake.Ready('I')), pgfake.WaitFor(say),
 		pgfake.Send(pgfake.Parameter("TimeZone", "UTC")), pgfake.WaitFor(end)})
 	var hook atomic.Pointer[func()]
 	var socket watchedSocket
@@ -49,11 +49,12 @@ func TestEndWhileTheCheckoutLooks(t *testing.T) {
 		}
 	})
 	first := take(t, db)
-	mustExec(t, first, "x")
+	if _, err := first.ExecContext(testContext(t), "x"); err == nil { // so the next checkout looks, however soon
+		t.Fatal("no error")
+	}
 	first.Close()
 	close(say)
 	until(t, "the parameter has arrived", socket.readable)
-	time.Sleep(2 * time.Millisecond) // a checkout within idleMoment of the return does not look
 	looked := func() {
 		hook.Store(nil)
 		close(end)
