@@ -26,22 +26,6 @@ func impatient(c *pgnotify.ListenerConfig) {
 	c.MinBackoff, c.MaxBackoff = 20*time.Millisecond, 200*time.Millisecond
 }
 
-// listenOver is listen for any connector.
-func listenOver(t testing.TB, c driver.Connector, options ...func(*pgnotify.ListenerConfig)) (*pgnotify.Listener, *recorder) {
-	t.Helper()
-	events := newRecorder()
-	config := pgnotify.ListenerConfig{OnEvent: events.record, Logger: quiet}
-	for _, o := range options {
-		o(&config)
-	}
-	l, err := pgnotify.NewListener(c, &config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	return l, events
-}
-
 // wantGap checks that the next event is a gap because a session was lost for one
 // of the reasons.
 func wantGap(t testing.TB, sub *pgnotify.Subscription, reasons ...pgnotify.DisconnectReason) {
@@ -74,7 +58,7 @@ func TestListenerBehindProxyThatFallsSilent(t *testing.T) {
 	eachListener(t, func(t *testing.T, db *sql.DB, dsn string) {
 		for _, both := range []bool{false, true} {
 			v, option := newValve(t, dsn)
-			l, events := listenOver(t, connector(t, dsn, option), impatient)
+			l, events := listenBy(t, connector(t, dsn, option), impatient)
 			channel := uniqueName("a")
 			sub := subscribe(t, l, channel)
 			notify(t, db, channel, "before")
@@ -158,7 +142,7 @@ func TestListenerWithDeadSessionsIsNotHot(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := &dying{Connector: connector(t, dsn(t)), kill: kill(t, open(t, dsn(t)))}
-			l, _ := listenOver(t, d, slowly)
+			l, _ := listenBy(t, d, slowly)
 			wantFewAttempts(t, l, func() int { return int(d.attempts.Load()) })
 		})
 	}
@@ -289,7 +273,7 @@ func TestGapComesWithTheFirstOfItsChannels(t *testing.T) {
 	}
 	for range 10 { // the order of channels is random
 		v, option := newValve(t, dsn(t)+" sslmode=disable")
-		l, events := listenOver(t, connector(t, dsn(t)+" sslmode=disable", option))
+		l, events := listenBy(t, connector(t, dsn(t)+" sslmode=disable", option))
 		sub := subscribe(t, l, s.channels...)
 		g := s.ledger("all channels", s.channels...)
 		send()
@@ -353,7 +337,7 @@ func TestListenerClosesAtOnce(t *testing.T) {
 	}
 	t.Run("dial", func(t *testing.T) {
 		t.Parallel()
-		l, _ := listenOver(t, connector(t, dsn(t), noDial))
+		l, _ := listenBy(t, connector(t, dsn(t), noDial))
 		recv(t, dial)
 		closeAtOnce(t, l)
 	})
@@ -388,7 +372,7 @@ func TestListenerClosesAtOnce(t *testing.T) {
 		t.Parallel()
 		reached := make(chan struct{}, 100)
 		fake := pgfake.Start(t, pgfake.Script{pgfake.Greet(), func(*pgfake.Session) error { reached <- struct{}{}; return nil }, pgfake.Hang()})
-		l, _ := listenOver(t, connector(t, fake.DSN(), func(c *pgnotify.Config) {
+		l, _ := listenBy(t, connector(t, fake.DSN(), func(c *pgnotify.Config) {
 			c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 				conn, err := new(net.Dialer).DialContext(ctx, network, address)
 				if err == nil {

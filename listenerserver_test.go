@@ -1,12 +1,10 @@
 package pgnotify_test
 
 import (
-	"context"
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -33,7 +31,7 @@ func TestListenerOutlivesItsServer(t *testing.T) {
 						listens.Add(1)
 					}
 				})
-				l, events := listenOver(t, connector(t, m.dsn, option), impatient)
+				l, events := listenBy(t, connector(t, m.dsn, option), impatient)
 				var channels []string
 				var subs []*pgnotify.Subscription
 				for range subscribers {
@@ -124,7 +122,11 @@ func TestListenerLosesItsSessionUnderLoad(t *testing.T) {
 	} {
 		for _, m := range s.modes() {
 			t.Run(c.name+"/"+m.name, func(t *testing.T) {
-				r := newLoadRig(t, s, m)
+				v, option := newValve(t, m.dsn)
+				r := newLoadRig(t, s.DSN(), connector(t, m.dsn, option), func(c *pgnotify.ListenerConfig) {
+					c.HeartbeatTimeout = 10 * time.Second // what fails here is not silent
+				})
+				r.valve = v
 				r.pid = r.events.await(t, pgnotify.ListenerConnected, 1).PID
 				r.untilMore(t)
 				c.fail(t, r)
@@ -135,89 +137,6 @@ func TestListenerLosesItsSessionUnderLoad(t *testing.T) {
 				r.audit(t)
 			})
 		}
-	}
-}
-
-// A loadRig is a Listener behind a valve, and a sender who is sending all the time.
-type loadRig struct {
-	*sender
-	valve  *valve
-	l      *pgnotify.Listener
-	events *recorder
-	pid    uint32
-	sub    *pgnotify.Subscription
-	book   *ledger
-	stop   func() // ends sending, and waits for that
-	noted  <-chan error
-}
-
-func newLoadRig(t *testing.T, s *testServer, m mode) *loadRig {
-	t.Helper()
-	r := &loadRig{sender: newSender(t, s.DSN(), 2)}
-	v, option := newValve(t, m.dsn)
-	r.valve = v
-	r.l, r.events = listenOver(t, connector(t, m.dsn, option), impatient, func(c *pgnotify.ListenerConfig) {
-		c.HeartbeatTimeout = 10 * time.Second // what fails here is not silent
-	})
-	var err error
-	if r.sub, err = r.l.SubscribeConfig(testContext(t), pgnotify.SubscriptionConfig{Channels: r.channels, QueueSize: 1 << 16}); err != nil {
-		t.Fatal(err)
-	}
-	r.book = r.ledger(m.name, r.channels...)
-	r.noted = async(t, func() error {
-		for e := range r.sub.Events() {
-			r.book.note(e)
-		}
-		return r.sub.Err()
-	})
-	ctx, cancel := context.WithCancel(context.Background())
-	var sending sync.WaitGroup
-	sending.Go(func() { // ends with stop
-		for ctx.Err() == nil {
-			for i := range r.channels {
-				if r.sendNumbers(i, 1+rand.IntN(20), "") != nil {
-					rest(ctx, 5*time.Millisecond)
-				}
-			}
-		}
-	})
-	r.stop = func() {
-		cancel()
-		sending.Wait()
-	}
-	t.Cleanup(func() {
-		r.stop()
-		r.l.Close()
-	})
-	return r
-}
-
-// untilMore waits until the subscriber has heard more.
-func (r *loadRig) untilMore(t *testing.T) {
-	t.Helper()
-	next := make([]int64, len(r.channels))
-	for i := range next {
-		next[i] = r.begun[i].Load() + 100
-	}
-	until(t, "more numbers come", func() bool { return r.book.has(next) })
-}
-
-func (r *loadRig) audit(t *testing.T) {
-	t.Helper()
-	r.stop()
-	sent := r.sent(t)
-	until(t, "the last numbers have come", func() bool {
-		return r.book.has([]int64{sent[0][len(sent[0])-1], sent[1][len(sent[1])-1]})
-	})
-	r.l.Close()
-	r.book.end(recv(t, r.noted) == pgnotify.ErrClosed)
-	found, wrong := r.book.audit(sent)
-	t.Logf("%+v", found)
-	for _, w := range wrong {
-		t.Error(w)
-	}
-	if found.gaps == 0 {
-		t.Error("no gap")
 	}
 }
 

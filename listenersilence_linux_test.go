@@ -24,7 +24,7 @@ func TestListenerInBlackHole(t *testing.T) {
 				t.Parallel()
 				link := faultnet.Start(t, "tcp", net.JoinHostPort(s.Host(), strconv.Itoa(s.Port())))
 				var elsewhere atomic.Bool
-				l, events := listenOver(t, connector(t, m.dsn, func(c *pgnotify.Config) {
+				l, events := listenBy(t, connector(t, m.dsn, func(c *pgnotify.Config) {
 					c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 						if elsewhere.Load() {
 							return new(net.Dialer).DialContext(ctx, network, address)
@@ -66,7 +66,7 @@ func TestListenerWhoseNetworkComesBack(t *testing.T) {
 	t.Parallel()
 	s := ours(t)
 	link := faultnet.Start(t, "tcp", net.JoinHostPort(s.Host(), strconv.Itoa(s.Port())))
-	l, events := listenOver(t, connector(t, dsn(t), within(300*time.Millisecond), func(c *pgnotify.Config) {
+	l, events := listenBy(t, connector(t, dsn(t), within(300*time.Millisecond), func(c *pgnotify.Config) {
 		c.DialContext = link.DialContext
 	}), impatient)
 	db := open(t, dsn(t))
@@ -92,7 +92,7 @@ func TestListenerClosesInBlackHole(t *testing.T) {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
 			link := faultnet.Start(t, "tcp", net.JoinHostPort(s.Host(), strconv.Itoa(s.Port())))
-			l, events := listenOver(t, connector(t, m.dsn, func(c *pgnotify.Config) { c.DialContext = link.DialContext }),
+			l, events := listenBy(t, connector(t, m.dsn, func(c *pgnotify.Config) { c.DialContext = link.DialContext }),
 				func(c *pgnotify.ListenerConfig) { c.Heartbeat, c.HeartbeatTimeout = 20*time.Millisecond, time.Hour })
 			subscribe(t, l, uniqueName("a"))
 			pid := events.await(t, pgnotify.ListenerConnected, 1).PID
@@ -119,7 +119,7 @@ func TestListenerFollowsThePrimary(t *testing.T) {
 			t.Parallel()
 			p := startPair(t)
 			fail, option := p.fault(t, partition)
-			l, events := listenOver(t, connector(t, p.dsn(), option, within(time.Second)), impatient)
+			l, events := listenBy(t, connector(t, p.dsn(), option, within(time.Second)), impatient)
 			channel := uniqueName("a")
 			sub := subscribe(t, l, channel)
 			notify(t, open(t, p.primary.DSN()), channel, "before")

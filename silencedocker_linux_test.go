@@ -15,8 +15,9 @@ import (
 // An ownContainer is a server in a container of the test's own.
 type ownContainer struct {
 	*pgserver.Server
-	daemon *docker.Client
-	direct string // the DSN of its own address
+	daemon  *docker.Client
+	address string // its own
+	direct  string // the DSN of that
 }
 
 func startOwnContainer(t *testing.T) *ownContainer {
@@ -54,7 +55,7 @@ func startOwnContainer(t *testing.T) *ownContainer {
 		}
 		t.Skip(why)
 	}
-	c := &ownContainer{Server: s, daemon: pool.Client}
+	c := &ownContainer{Server: s, daemon: pool.Client, address: address}
 	c.direct = c.at(address)
 	return c
 }
