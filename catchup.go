@@ -3,6 +3,7 @@ package pgnotify
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"time"
 )
 
@@ -49,28 +50,37 @@ func (s *Subscription) pumpOver() {
 // catchUp calls CatchUp until it succeeds, or the subscription has ended.
 func (s *Subscription) catchUp(ctx context.Context, gap Gap) {
 	for attempt := 1; ctx.Err() == nil; attempt++ {
-		err := s.callCatchUp(ctx, gap)
-		if err == nil || ctx.Err() != nil {
+		delay := s.l.backoff(attempt)
+		if s.caughtUp(ctx, gap, delay) {
 			return
 		}
-		delay := s.l.backoff(attempt)
-		s.l.config.Logger.Warn("pgnotify: CatchUp failed", "channels", s.config.Channels, "error", err, "again in", delay)
 		pause(ctx, delay)
 	}
 }
 
-func (s *Subscription) callCatchUp(ctx context.Context, gap Gap) (err error) {
+// caughtUp calls CatchUp once, and logs its error where it is to be called again.
+func (s *Subscription) caughtUp(ctx context.Context, gap Gap, delay time.Duration) bool {
 	s.catching(+1)
 	defer s.catching(-1)
+	err := s.callCatchUp(ctx, gap)
+	if err == nil || ctx.Err() != nil {
+		return true
+	}
+	s.l.config.Logger.Warn("pgnotify: CatchUp failed", "channels", s.config.Channels, "error", err, "again in", delay)
+	return false
+}
+
+func (s *Subscription) callCatchUp(ctx context.Context, gap Gap) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("it panicked: %v", p)
+			s.l.config.Logger.Error("pgnotify: CatchUp panicked", "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
 	return s.config.CatchUp(ctx, gap)
 }
 
-// catching counts those who are in the program's CatchUp.
+// catching counts those who are in what is the program's: CatchUp, and its log.
 func (s *Subscription) catching(n int) {
 	s.l.mu.Lock()
 	defer s.l.mu.Unlock()

@@ -110,9 +110,9 @@ func (s *session) mark() uint64 {
 
 // flush waits until the handlers have run for the notices, and for the session's
 // own notifications, that came since mark. Those of other sessions may come at
-// any rate, and nobody waits for them.
+// any rate, and nobody waits for them. A Listener waits for none.
 func (s *session) flush(mark uint64) {
-	if h := s.hearing.Load(); h != nil && h.owed.Load() > mark {
+	if h := s.hearing.Load(); h != nil && h.owed.Load() > mark && h.feed.Load() == nil {
 		h.events.Flush(mark, handlerPatience)
 	}
 }

@@ -3,6 +3,7 @@ package pgnotify
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/lib/pq"
@@ -33,19 +34,26 @@ type ping struct {
 // the last one. It ends with ctx. After Close its error is [ErrClosed].
 func (l *Listener) Ping(ctx context.Context) (Health, error) {
 	p := &ping{done: make(chan struct{})}
-	err := l.enqueue(p)
-	if err == nil {
-		select {
-		case <-p.done:
-			err = p.err
-		case <-ctx.Done():
-			err = l.whyNot(ctx.Err())
-		}
-	}
-	if err != nil {
+	if err := l.ping(ctx, p); err != nil {
 		return Health{}, &opError{"ping", err}
 	}
 	return p.health, nil
+}
+
+func (l *Listener) ping(ctx context.Context, p *ping) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := l.enqueue(p); err != nil {
+		return err
+	}
+	select {
+	case <-p.done:
+		return p.err
+	case <-ctx.Done():
+		l.dequeue(p)
+		return l.whyNot(ctx.Err())
+	}
 }
 
 func (l *Listener) enqueue(p *ping) error {
@@ -57,6 +65,15 @@ func (l *Listener) enqueue(p *ping) error {
 	l.pings = append(l.pings, p)
 	l.signal()
 	return nil
+}
+
+// dequeue forgets a Ping that was given up.
+func (l *Listener) dequeue(p *ping) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.pings, p); i >= 0 {
+		l.pings = slices.Delete(l.pings, i, i+1)
+	}
 }
 
 // pinged reports whether somebody waits for an answer.

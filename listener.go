@@ -123,7 +123,9 @@ type Listener struct {
 // to connect in the background; it does not wait for that. nil means a zero
 // ListenerConfig. The connector is a *[Connector], or one that wraps it; it is
 // asked again for each session, so it may rotate credentials or hosts. Where it has
-// no connect_timeout, an attempt may take 10 s for each host.
+// no connect_timeout, an attempt may take 10 s for each host; where it wraps another,
+// 30 s in all. The functions of [Config] are called on the way to a session, and must not
+// wait for the Listener's Subscribe, Ping or Close; what they LISTEN to is not heard.
 //
 // Close must be called when the Listener is no longer needed.
 func NewListener(connector driver.Connector, config *ListenerConfig) (*Listener, error) {

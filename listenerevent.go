@@ -25,7 +25,8 @@ const (
 	// one before failed, nil for the first after a loss.
 	ListenerReconnecting
 	// ListenerGap: subscribers were told of a gap, Gap, because a session was lost or
-	// did not listen. It comes once for all of them, before ListenerConnected.
+	// did not listen. It comes once for all of them, and before ListenerConnected where
+	// the session was lost.
 	ListenerGap
 	// ListenerSlowConsumer: the queue of a subscriber to Channels was full. It comes
 	// once a second for a subscriber, at the most.

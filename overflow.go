@@ -62,6 +62,14 @@ func (s *Subscription) owe(gap *Gap) {
 	}
 }
 
+// mayPay reports whether a gap that is owed may go into the queue before what has come:
+// when half of the queue is free. Where the policy is to disconnect, it is no gap of an
+// overflow, and any place will do.
+func (s *Subscription) mayPay() bool {
+	n := s.queue.len()
+	return n <= s.queue.half() || s.config.Overflow == OverflowDisconnect && n < s.queue.size
+}
+
 // pay puts the gap that is owed into the queue, where the caller has seen room, or is
 // about to close it.
 func (s *Subscription) pay() {

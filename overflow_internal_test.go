@@ -143,3 +143,24 @@ func TestSlowForLong(t *testing.T) {
 		}
 	}
 }
+
+// A subscription to be disconnected when it is slow is not, as long as there is room,
+// though a gap has waited for it.
+func TestGapBeforeDisconnecting(t *testing.T) {
+	h := newHall(t, "a")
+	sub := h.subscribe(t, SubscriptionConfig{Channels: []string{"a"}, QueueSize: 8, Overflow: OverflowDisconnect})
+	h.say(7, "a")
+	h.mu.Lock()
+	for range 2 {
+		sub.owe(&Gap{Cause: GapReconnect, From: time.Now()})
+	}
+	h.mu.Unlock()
+	var e Event
+	for range 4 {
+		sub.queue.take(&e)
+	}
+	h.say(1, "a")
+	if err := sub.Err(); err != nil || queued(sub) != 6 { // 3, two gaps, and 1
+		t.Errorf("%d in the queue, %v", queued(sub), err)
+	}
+}

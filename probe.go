@@ -30,7 +30,7 @@ func (l *Listener) probe(ctx context.Context, k *link) error {
 	defer timer.Stop()
 	select {
 	case <-arrived:
-		return k.exec(ctx, "UNLISTEN "+channel, l.config.HeartbeatTimeout)
+		return nil
 	case <-k.lost():
 		return nil // the session says why
 	case <-ctx.Done():

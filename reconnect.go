@@ -81,8 +81,8 @@ func (l *Listener) backoff(failures int) time.Duration {
 func (l *Listener) ceiling(failures int) time.Duration {
 	d := l.config.MinBackoff
 	for range failures - 1 {
-		if d >= l.config.MaxBackoff {
-			break
+		if d > l.config.MaxBackoff/2 {
+			return l.config.MaxBackoff
 		}
 		d *= 2
 	}
@@ -117,9 +117,17 @@ func (l *Listener) serve(ctx context.Context, k *link) error {
 	if err := l.probe(ctx, k); err != nil {
 		return err
 	}
+	if err := l.listenToNothing(ctx, k); err != nil {
+		return err
+	}
 	l.have(k)
 	if err := l.reconcile(ctx, k); err != nil {
 		return err
+	}
+	select {
+	case <-k.lost(): // where there was nothing to listen to, nobody has noticed
+		return nil
+	default:
 	}
 	l.connected(k)
 	beats, stop := l.beats()
@@ -219,24 +227,43 @@ func (l *Listener) breakLocked(k *link, err error) {
 	}
 	for s := range l.subs {
 		s.missing = len(s.seats)
-		if s.live && s.broken == nil {
+		switch {
+		case !s.live:
+		case s.broken == nil:
 			s.broken = gap
+		case s.broken.Cause == GapListenLost: // that was being mended
+			s.broken = &Gap{Cause: gap.Cause, Err: gap.Err, From: s.broken.From}
 		}
 	}
 }
 
-// reconcile has the session listen to what is wanted and nothing else, in one
-// round trip.
-func (l *Listener) reconcile(ctx context.Context, k *link) error {
-	for {
-		c := l.takeChange()
-		if c.size() == 0 {
-			return nil
-		}
-		if err := l.make(ctx, k, c); err != nil {
-			return err
-		}
+// listenToNothing ends what the probe listens to, or Config.OnConnect: what is heard of
+// a channel from then on tells that its LISTEN has been made.
+func (l *Listener) listenToNothing(ctx context.Context, k *link) error {
+	if !k.conn.s.wire.Listened() {
+		return nil
 	}
+	return k.exec(ctx, "UNLISTEN *", l.config.HeartbeatTimeout)
+}
+
+// reconcile has the session listen to what is wanted and nothing else, in one
+// round trip. What is changed meanwhile is for the next time, so that heartbeats have
+// their turn however fast subscribers come and go.
+func (l *Listener) reconcile(ctx context.Context, k *link) error {
+	c := l.takeChange()
+	if c.size() == 0 {
+		return nil
+	}
+	if err := l.make(ctx, k, c); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k.heard = time.Now()
+	if len(l.changed) > 0 {
+		l.signal()
+	}
+	return nil
 }
 
 // channelTime is how long the server may take for a LISTEN, beside the round trip:
@@ -249,7 +276,7 @@ const channelTime = 2 * time.Millisecond
 func (l *Listener) make(ctx context.Context, k *link, c *change) error {
 	l.begin(c)
 	limit := l.config.HeartbeatTimeout + time.Duration(c.size())*channelTime
-	err := k.exec(ctx, c.statements(), limit)
+	err := k.exec(ctx, c.statements(), max(limit, l.config.HeartbeatTimeout)) // it may be as long as can be
 	if err == nil {
 		l.mu.Lock()
 		l.acknowledgeLocked(c)

@@ -10,8 +10,11 @@ import (
 	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
-// defaultQueueSize is the default of SubscriptionConfig.QueueSize.
-const defaultQueueSize = 1024
+// The default of SubscriptionConfig.QueueSize, and the largest, which takes 800 MB.
+const (
+	defaultQueueSize = 1024
+	maxQueueSize     = 1 << 24
+)
 
 // An OverflowPolicy says what becomes of a subscription that does not keep up:
 // a notification comes, and its queue is full.
@@ -54,7 +57,8 @@ type SubscriptionConfig struct {
 	// QueueSize is how many events wait for the subscriber, at the most. The last place
 	// is kept for a gap. An event takes 48 bytes. The queue grows as it is needed, and
 	// once Events was called has room for all from the beginning, unless a goroutine
-	// passes them on (CatchUp, OverflowDropOldest). 0: 1024; less than 2 is an error.
+	// passes them on (CatchUp, OverflowDropOldest). 0: 1024; less than 2 is an error, and
+	// more than 1<<24.
 	QueueSize int
 
 	// CatchUp, where it is not nil, takes the place of gaps: it is called with each
@@ -152,8 +156,8 @@ func (l *Listener) newSubscription(config SubscriptionConfig) (*Subscription, er
 	if size == 0 {
 		size = defaultQueueSize
 	}
-	if size < 2 {
-		return nil, fmt.Errorf("pgnotify: QueueSize %d: the least is 2", size)
+	if size < 2 || size > maxQueueSize {
+		return nil, fmt.Errorf("pgnotify: QueueSize %d: it may be from 2 to %d", size, maxQueueSize)
 	}
 	if config.Overflow < OverflowGap || config.Overflow > OverflowDisconnect {
 		return nil, fmt.Errorf("pgnotify: unknown %v", config.Overflow)
@@ -225,7 +229,7 @@ func (s *Subscription) putRun(run []wire.Notification, hearers int) (put int) {
 	if !s.live {
 		return 0
 	}
-	if s.owed != nil && s.queue.len() <= s.queue.half() {
+	if s.owed != nil && s.mayPay() {
 		s.pay()
 	}
 	for {

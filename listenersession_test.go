@@ -1,0 +1,139 @@
+package pgnotify_test
+
+import (
+	"bytes"
+	"context"
+	"math"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pgnotify/pgnotify"
+)
+
+// What Config.OnConnect listens to does not make a Listener believe that its own LISTEN
+// has been made: it has not been sent yet (L10).
+func TestSessionThatListensAlready(t *testing.T) {
+	t.Parallel()
+	db := open(t, dsn(t))
+	early, late := uniqueName("a"), uniqueName("b")
+	sending, sent := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	hold := onWrite(func(p []byte) {
+		if bytes.Contains(p, []byte(late)) {
+			once.Do(func() { close(sending); <-sent })
+		}
+	})
+	l, _ := listenBy(t, connector(t, dsn(t), hold, func(c *pgnotify.Config) {
+		c.OnConnect = func(ctx context.Context, c *pgnotify.Conn) error { return c.Listen(ctx, early) }
+	}))
+	subscribed := make(chan *pgnotify.Subscription, 1)
+	done := async(t, func() error {
+		sub, err := l.Subscribe(testContext(t), early, late)
+		subscribed <- sub
+		return err
+	})
+	recv(t, sending)
+	notify(t, db, early, "before")
+	select {
+	case <-subscribed:
+		t.Error("Subscribe has returned before LISTEN was sent")
+	case <-time.After(200 * time.Millisecond): // for what was heard to come
+	}
+	close(sent)
+	if err := recv(t, done); err != nil {
+		t.Fatal(err)
+	}
+	sub := recv(t, subscribed)
+	notify(t, db, late, "after")
+	wantPayload(t, sub, "after")
+}
+
+// A session that is lost during the delivery probe has never been connected, though
+// there was nothing to listen to.
+func TestSessionLostDuringTheProbe(t *testing.T) {
+	t.Parallel()
+	db := open(t, dsn(t))
+	app := uniqueName("probed")
+	var probes atomic.Int64
+	lose := onWrite(func(p []byte) {
+		if bytes.Contains(p, []byte("NOTIFY")) && probes.Add(1) == 1 {
+			mustExec(t, db, "select pg_terminate_backend(pid, 10000) from pg_stat_activity where application_name = $1 and query like 'LISTEN%'", app)
+		}
+	})
+	_, events := listenBy(t, connector(t, dsn(t), lose, func(c *pgnotify.Config) { c.ApplicationName = app }), impatient,
+		func(c *pgnotify.ListenerConfig) { c.DeliveryProbe = true })
+	events.await(t, pgnotify.ListenerConnected, 1)
+	all := events.all()
+	if len(all) != 2 || all[0].Kind != pgnotify.ListenerReconnecting || !pgnotify.IsDisconnect(all[0].Err) {
+		t.Errorf("%v", all)
+	}
+}
+
+// A session is lost while a LISTEN that got lost is mended: the gap says what happened
+// last.
+func TestListenLostAndThenTheSession(t *testing.T) {
+	t.Parallel()
+	db := open(t, dsn(t))
+	channel := uniqueName("a")
+	conns := make(chan *pgnotify.Conn, 10)
+	var pid atomic.Uint32
+	var listens atomic.Int64
+	lose := onWrite(func(p []byte) {
+		if bytes.Contains(p, []byte(`LISTEN "`+channel)) && !bytes.Contains(p, []byte("UN")) && listens.Add(1) == 2 {
+			mustExec(t, db, "select pg_terminate_backend($1, 10000)", pid.Load())
+		}
+	})
+	l, events := listenBy(t, connector(t, dsn(t), lose, func(c *pgnotify.Config) {
+		c.OnConnect = func(_ context.Context, c *pgnotify.Conn) error { conns <- c; return nil }
+	}), impatient)
+	sub := subscribe(t, l, channel)
+	session := recv(t, conns)
+	pid.Store(session.PID())
+	if err := session.Unlisten(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	events.await(t, pgnotify.ListenerConnected, 2)
+	wantGap(t, sub, pgnotify.AdminShutdown)
+}
+
+// Promise 3 for Ping, and what it tells of when something was heard.
+func TestPingWithADeadContextAsksNothing(t *testing.T) {
+	t.Parallel()
+	l, events := listen(t, dsn(t), func(c *pgnotify.ListenerConfig) { c.Heartbeat = -1 })
+	events.await(t, pgnotify.ListenerConnected, 1)
+	ctx, cancel := context.WithCancel(testContext(t))
+	cancel()
+	if _, err := l.Ping(ctx); err == nil {
+		t.Error("no error with a context that has ended")
+	}
+	subscribed := time.Now()
+	subscribe(t, l, uniqueName("a"))
+	if n := l.Stats().HeartbeatRoundTrip; n != 0 {
+		t.Errorf("a heartbeat of %v", n)
+	}
+	health, err := l.Ping(testContext(t))
+	if err != nil || health.LastHeard.Before(subscribed) {
+		t.Errorf("last heard %v before Subscribe, %v", subscribed.Sub(health.LastHeard), err)
+	}
+}
+
+// Settings as large as can be mean what they say, or are refused.
+func TestLargestSettings(t *testing.T) {
+	t.Parallel()
+	l, _ := listen(t, dsn(t), func(c *pgnotify.ListenerConfig) {
+		c.MinBackoff, c.MaxBackoff = math.MaxInt64, math.MaxInt64
+		c.Heartbeat, c.HeartbeatTimeout = math.MaxInt64, math.MaxInt64
+	})
+	channel := uniqueName("a")
+	sub := subscribeWith(t, l, pgnotify.SubscriptionConfig{Channels: []string{channel}, QueueSize: 1 << 24})
+	notify(t, open(t, dsn(t)), channel, "x")
+	wantPayload(t, sub, "x")
+	for _, size := range []int{-1, 1, 1<<24 + 1, math.MaxInt} {
+		if sub, err := l.SubscribeConfig(testContext(t), pgnotify.SubscriptionConfig{Channels: []string{channel}, QueueSize: size}); err == nil {
+			t.Errorf("QueueSize %d is taken", size)
+			sub.Close()
+		}
+	}
+}
