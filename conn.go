@@ -41,9 +41,10 @@ func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue)
 		return nil, err
 	}
 	defer c.s.end(&err)
-	if c.s.keepsStatements(query, args) {
+	if c.s.keeps(query, args) {
 		return c.s.execKept(query, args)
 	}
+	c.s.heed(query, args)
 	return c.s.pq.ExecContext(background, query, args)
 }
 
@@ -65,9 +66,10 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 		return nil, err
 	}
 	defer c.s.end(&err)
-	if c.s.keepsStatements(query, args) {
+	if c.s.keeps(query, args) {
 		return c.s.queryKept(query, args)
 	}
+	c.s.heed(query, args)
 	inner, err := c.s.pq.QueryContext(background, query, args)
 	if err != nil {
 		return nil, err

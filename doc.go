@@ -143,19 +143,26 @@
 // # Prepared statements
 //
 // A session keeps the statements of its queries with arguments, 256 of them by
-// default, so that each is prepared once and then needs one round trip. What makes
-// such a statement stale (a table that changed, DEALLOCATE, DISCARD ALL) goes
-// unnoticed, except in a transaction: there the statement fails, because the
-// transaction has (0A000, 26000, 42883), and works after the rollback. One thing no
-// error tells of: when the type of a column is changed, sessions that have a statement
-// already go on to read its arguments as of the old type, if the server can convert
-// that: 007 for a column that was an integer and is a text now becomes 7, and a time
-// with a zone loses that where timestamp was made timestamptz. After such a change
-// replace the sessions. A pooler that shares
-// the server's sessions between transactions has to know prepared statements, as
-// PgBouncer does since 1.21; for others set Config.StatementCacheSize to -1, or
-// statement_cache_size=0, or binary_parameters=yes. After some executions the server
-// may choose a plan that does not depend on the arguments: see its plan_cache_mode.
+// default, so that each is prepared once and then needs one round trip. It forgets them
+// when it changes itself what they are about: tables and functions, its search_path, its
+// time zone and the like, or when it runs DEALLOCATE or DISCARD ALL. Up to the end of a
+// transaction that does so it keeps none, and a query costs what it costs with lib/pq.
+//
+// What another session changes, or a function, shows by an error, and the statement is
+// prepared and run again, which nobody notices; except in a transaction: there the error
+// is the statement's (0A000, 26000, 42883), because the transaction has failed, and it
+// works after the rollback. One thing no error tells of: when another session changes
+// the type of a column, the arguments of a statement that is kept are read as of the old
+// type, if the server can convert that. 007 for a column that was an integer and is a
+// text now becomes 7; a time with a zone loses that where timestamp was made timestamptz;
+// and where real was made double precision, digits are lost. After such a change replace
+// the sessions.
+//
+// A pooler that shares the server's sessions between transactions has to know prepared
+// statements, as PgBouncer does since 1.21; for others set Config.StatementCacheSize to
+// -1, or statement_cache_size=0, or binary_parameters=yes. After some executions the
+// server may choose a plan that does not depend on the arguments: see its
+// plan_cache_mode.
 //
 // # Disconnection
 //

@@ -31,6 +31,7 @@ type operation struct {
 	mark       uint64      // events queued before the request
 	goesOn     bool        // the answer outlives the call: rows, COPY
 	failed     bool        // the last request did: the server may be about to end the session
+	outdated   bool        // kept statements may mean something else; see review
 	rows       *rows       // those that are open; as copy
 	copy       *copyStmt   // the COPY under way, for database/sql only, which calls one method at a time
 	unfinished *unfinished // nil for most sessions, ever
@@ -40,6 +41,7 @@ type operation struct {
 type unfinished struct {
 	gaveWay    []string // statements about to come back as prepared ones; for database/sql
 	unlistened []string // channels that UNLISTEN named in the transaction under way
+	unclosed   []string // prepared statements that were closed while rows were open; for database/sql
 }
 
 func (o *operation) leave() *unfinished {
@@ -98,6 +100,7 @@ func (s *session) start(ctx context.Context) error {
 	if s.wire.Loss() != nil {
 		return s.lossError(nil)
 	}
+	s.review()
 	s.op.mark, s.op.goesOn = s.mark(), false
 	s.op.gate.open()
 	s.attach(ctx)

@@ -175,6 +175,7 @@ func (s *session) returned() bool {
 	}
 	defer s.freeTurn()
 	s.op.tx.Store(nil)
+	s.closeUnclosed()
 	s.op.unfinished = nil // what gave way and never came back, as for a user of Raw
 	if s.idleSince = now(); s.op.failed {
 		s.idleSince = -idleMoment

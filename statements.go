@@ -31,6 +31,7 @@ type statement struct {
 	name     string // as the server knows it
 	inner    libpqStmt
 	readOnly bool // see isReadOnly
+	sets     bool // see mayChangeMeaning
 	reused   bool // it was prepared for an earlier query
 }
 
@@ -72,11 +73,21 @@ func (c *statements) remove(query string) *statement {
 	return st
 }
 
-// keepsStatements reports whether the statement of a query with arguments is to be
-// kept. COPY is not: to prepare it is to begin it.
-func (s *session) keepsStatements(query string, args []driver.NamedValue) bool {
-	return len(args) > 0 && len(query) <= maxCachedQuery && s.config.statementCacheSize() > 0 &&
-		!s.config.BinaryParameters && query != "" && !beginsCopy(query)
+// keepsAny reports whether any statements are to be kept.
+func (s *session) keepsAny() bool {
+	return s.config.statementCacheSize() > 0 && !s.config.BinaryParameters
+}
+
+// keeps reports whether the statement of a query with arguments is to be kept. COPY is
+// not: to prepare it is to begin it.
+func (s *session) keeps(query string, args []driver.NamedValue) bool {
+	if len(args) == 0 || query == "" || len(query) > maxCachedQuery || s.op.outdated || !s.keepsAny() {
+		return false
+	}
+	if s.statements != nil && s.statements.byQuery[query] != nil {
+		return true
+	}
+	return !beginsCopy(query) && !readsClock.MatchString(query)
 }
 
 // statement returns the statement of a query, prepared if need be. One that has to
@@ -84,11 +95,6 @@ func (s *session) keepsStatements(query string, args []driver.NamedValue) bool {
 func (s *session) statement(query string) (*statement, error) {
 	if s.statements == nil {
 		s.statements = new(statements)
-	}
-	if s.wire.Deallocated() { // who knows which
-		for st := s.statements.remove(""); st != nil; st = s.statements.remove("") {
-			s.wire.CloseLater(st.name)
-		}
 	}
 	if st := s.statements.get(query); st != nil {
 		st.reused = true
@@ -101,15 +107,29 @@ func (s *session) statement(query string) (*statement, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &statement{query: query, name: s.wire.Prepared(), inner: inner.(libpqStmt), readOnly: isReadOnly(query)}
+	st := &statement{query: query, name: s.wire.Prepared(), inner: inner.(libpqStmt),
+		readOnly: isReadOnly(query), sets: mayChangeMeaning(query)}
 	s.statements.add(st)
 	return st, nil
+}
+
+// ready returns the statement of a query, for its execution with args. The server was
+// not told of that while the statement was prepared, so it was nothing to cancel.
+func (s *session) ready(query string, args []driver.NamedValue) (*statement, error) {
+	st, err := s.statement(query)
+	if err == nil && !st.reused {
+		err = s.op.ctx.Err()
+	}
+	if err == nil && st.sets {
+		s.heed(query, args)
+	}
+	return st, err
 }
 
 // execKept is ExecContext by a statement that is kept.
 func (s *session) execKept(query string, args []driver.NamedValue) (driver.Result, error) {
 	for again := false; ; again = true {
-		st, err := s.statement(query)
+		st, err := s.ready(query, args)
 		if err != nil {
 			return nil, err
 		}
@@ -123,7 +143,7 @@ func (s *session) execKept(query string, args []driver.NamedValue) (driver.Resul
 // queryKept is QueryContext by a statement that is kept.
 func (s *session) queryKept(query string, args []driver.NamedValue) (driver.Rows, error) {
 	for again := false; ; again = true {
-		st, err := s.statement(query)
+		st, err := s.ready(query, args)
 		if err != nil {
 			return nil, err
 		}
@@ -160,20 +180,29 @@ func (s *session) forgetStale(st *statement, err error) bool {
 	return s.wire.Status() == 'I' && s.wire.Loss() == nil
 }
 
-// isTypeFault reports whether an error may be due to the types of arguments, which
-// the server finds out once, when the statement is prepared.
+// isTypeFault reports whether an error before a statement was executed may be due to the
+// types of arguments, which the server finds out once, when the statement is prepared.
 func isTypeFault(code pqerror.Code) bool {
-	switch code {
-	case pqerror.InvalidTextRepresentation, pqerror.NumericValueOutOfRange,
-		pqerror.InvalidDatetimeFormat, pqerror.DatetimeFieldOverflow:
+	switch code.Class() {
+	case "22": // the type cannot read the argument
+		return code != pqerror.DivisionByZero // which is found while planning
+	case "23", // a domain does not allow it
+		"42", // no such operator, column is of type …
+		"54": // an array is too large
 		return true
 	}
-	return code.Class() == "42" // no such operator, column is of type …
+	return false
 }
 
 // beginsCopy reports whether lib/pq takes a query for a COPY, behind spaces and
 // comments, which do not nest for it.
 func beginsCopy(query string) bool {
+	query = skipBlanks(query)
+	return len(query) >= 4 && strings.EqualFold(query[:4], "COPY")
+}
+
+// skipBlanks skips spaces and comments as lib/pq does.
+func skipBlanks(query string) string {
 	for {
 		query = strings.TrimLeft(query, " \t\r\n")
 		switch {
@@ -182,7 +211,7 @@ func beginsCopy(query string) bool {
 		case strings.HasPrefix(query, "/*"):
 			_, query, _ = strings.Cut(query[1:], "*/") // "/*/" is a whole one for it
 		default:
-			return len(query) >= 4 && strings.EqualFold(query[:4], "COPY")
+			return query
 		}
 	}
 }

@@ -325,26 +325,34 @@ func TestStatementNamesAreUnique(t *testing.T) {
 	}
 }
 
-// The server keeps the types of a statement's arguments when a column gets another
-// one. Errors that come of that do not last.
+// The server keeps the types of a statement's arguments when another session gives a
+// column another one. Errors that come of that do not last.
 func TestStatementWhoseColumnHasAnotherType(t *testing.T) {
 	t.Parallel()
 	db := open(t, dsn(t))
-	for name, c := range map[string]struct{ from, to, query, first, then string }{
+	for name, c := range map[string]struct {
+		from, to, query string
+		first, then     any
+	}{
 		"no such operator": {"int", "text", "select id::text from %s where id = $1", "1", "1"},
 		"no such cast":     {"text", "int using id::int", "insert into %s (id) values ($1)", "1", "2"},
 		"out of range":     {"int", "bigint", "insert into %s (id) values ($1)", "1", "3000000000"},
 		"no number":        {"int", "text", "insert into %s (id) values ($1)", "1", "abc"},
 		"no date":          {"date", "text", "insert into %s (id) values ($1)", "2024-02-29", "2023-02-29"},
+		"no zone":          {"timestamptz", "text", "insert into %s (id) values ($1)", "2024-02-29", "2024-02-29 00:00 No/Where"},
+		"no range":         {"int4range", "text", "insert into %s (id) values ($1)", "[1,2)", "[2,1)"},
+		"no interval":      {"interval", "text", "insert into %s (id) values ($1)", "1 day", "999999999999 years"},
+		"no JSON":          {"jsonb", "json using id::text::json", "insert into %s (id) values ($1)", "1", `"\u0000"`},
+		"not allowed":      {"information_schema.cardinal_number", "int", "insert into %s (id) values ($1)", 1, -1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := take(t, db)
+			s, other := take(t, db), take(t, db)
 			table := uniqueName("t")
-			mustExec(t, s, fmt.Sprintf("create table %s (id %s)", table, c.from))
-			t.Cleanup(func() { mustExec(t, s, "drop table "+table) })
+			mustExec(t, other, fmt.Sprintf("create table %s (id %s)", table, c.from))
+			t.Cleanup(func() { mustExec(t, db, "drop table "+table) })
 			query := fmt.Sprintf(c.query, table)
 			mustExec(t, s, query, c.first)
-			mustExec(t, s, fmt.Sprintf("alter table %s alter id type %s", table, c.to))
+			mustExec(t, other, fmt.Sprintf("alter table %s alter id type %s", table, c.to))
 			inTx := func() error {
 				return pgnotify.InTx(testContext(t), s, nil, func(tx *sql.Tx) error {
 					_, err := tx.ExecContext(testContext(t), query, c.then)
@@ -357,10 +365,10 @@ func TestStatementWhoseColumnHasAnotherType(t *testing.T) {
 			if err := inTx(); err != nil {
 				t.Errorf("in the next transaction: %v", err)
 			}
-			mustExec(t, s, fmt.Sprintf("truncate %[1]s; alter table %[1]s alter id type %[2]s using null", table, c.from))
+			mustExec(t, other, fmt.Sprintf("truncate %[1]s; alter table %[1]s alter id type %[2]s using null", table, c.from))
 			mustExec(t, s, "deallocate all")
 			mustExec(t, s, query, c.first)
-			mustExec(t, s, fmt.Sprintf("alter table %s alter id type %s", table, c.to))
+			mustExec(t, other, fmt.Sprintf("alter table %s alter id type %s", table, c.to))
 			mustExec(t, s, query, c.then)
 		})
 	}
@@ -411,5 +419,40 @@ func TestErrorBeforeCloseComplete(t *testing.T) {
 	}
 	if err := s.PingContext(testContext(t)); err != nil {
 		t.Error(err)
+	}
+}
+
+// A prepared statement that is closed while rows of another one are open is closed with
+// the next one that is prepared, also by a later borrower.
+func TestStatementClosedWhileRowsAreOpen(t *testing.T) {
+	t.Parallel()
+	db := open(t, dsn(t))
+	db.SetMaxOpenConns(1)
+	tx, err := db.BeginTx(testContext(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	st, err := tx.PrepareContext(testContext(t), "select 42 + $1::int")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := tx.QueryContext(testContext(t), "select generate_series(1, 10)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	if err := st.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := rows.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Error(err)
+	}
+	left := queryValue[string](t, db, "select coalesce(string_agg(statement, ' '), '') from pg_prepared_statements where statement like $1", "%42%")
+	if left != "" {
+		t.Errorf("left: %q", left)
 	}
 }

@@ -23,7 +23,8 @@ type libpqCopy interface {
 // from now on.
 func newStmt(s *session, inner driver.Stmt, query string) driver.Stmt {
 	if st, ok := inner.(libpqStmt); ok {
-		return &stmt{s: s, inner: st, readOnly: isReadOnly(query)}
+		return &stmt{s: s, inner: st, query: query, name: s.wire.Prepared(),
+			readOnly: isReadOnly(query), sets: mayChangeMeaning(query)}
 	}
 	s.detach() // each step has a context of its own
 	s.op.goesOn = true
@@ -37,7 +38,10 @@ func newStmt(s *session, inner driver.Stmt, query string) driver.Stmt {
 type stmt struct {
 	s        *session
 	inner    libpqStmt
-	readOnly bool // see isReadOnly
+	query    string
+	name     string // as the server knows it
+	readOnly bool   // see isReadOnly
+	sets     bool   // see mayChangeMeaning
 }
 
 var (
@@ -53,6 +57,9 @@ func (st *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (_ dr
 		return nil, err
 	}
 	defer st.s.end(&err)
+	if st.sets {
+		st.s.heed(st.query, args)
+	}
 	return st.inner.ExecContext(background, args)
 }
 
@@ -61,6 +68,9 @@ func (st *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (_ d
 		return nil, err
 	}
 	defer st.s.end(&err)
+	if st.sets {
+		st.s.heed(st.query, args)
+	}
 	inner, err := st.inner.QueryContext(background, args)
 	if err != nil {
 		return nil, err
@@ -78,20 +88,37 @@ func (st *stmt) Query(args []driver.Value) (driver.Rows, error) {
 	return st.QueryContext(background, namedValues(args))
 }
 
-// Close frees the statement on the server. There is nothing to free where the
-// session is lost. database/sql may hold the pool's lock meanwhile, so it has a
-// time limit of its own.
+// Close frees the statement on the server: while rows of another one are open, with the
+// next one that is prepared. There is nothing to free where the session is lost.
+// database/sql may hold the pool's lock meanwhile, so it has a time limit of its own.
 func (st *stmt) Close() (err error) {
 	if st.s.wire.Loss() != nil {
 		return nil
 	}
 	ctx, stop := context.WithTimeout(background, st.s.config.cancelTimeout())
 	defer stop()
-	if err := st.s.begin(ctx); err != nil {
+	switch err := st.s.begin(ctx); {
+	case err == ErrBusy:
+		left := st.s.op.leave()
+		left.unclosed = append(left.unclosed, st.name)
+		return nil
+	case err != nil:
 		return err
 	}
 	defer st.s.end(&err)
 	return st.inner.Close()
+}
+
+// closeUnclosed has closed what could not be closed when it was to be.
+func (s *session) closeUnclosed() {
+	left := s.op.unfinished
+	if left == nil {
+		return
+	}
+	for _, name := range left.unclosed {
+		s.wire.CloseLater(name)
+	}
+	left.unclosed = nil
 }
 
 // A copyStmt is a COPY … FROM STDIN under way. It holds the session's turn until

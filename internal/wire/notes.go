@@ -18,7 +18,7 @@ type notes struct {
 	listened atomic.Bool              // a LISTEN took effect, or may have
 	undone   atomic.Bool              // the last transaction was rolled back
 	bound    atomic.Bool              // the request's statement was found, and its arguments taken
-	gone     atomic.Bool              // prepared statements are, by DEALLOCATE or DISCARD ALL
+	outdated atomic.Bool              // prepared statements are gone, or would mean something else now
 	closing  atomic.Int32             // CloseComplete messages to come that are not for lib/pq
 	pid      uint32                   // see mu
 	fatal    atomic.Pointer[Response] // the server's last words
@@ -64,10 +64,24 @@ func (n *notes) setParameter(body []byte, stale bool) error {
 	} else if err := n.changeParameterLocked(string(name), string(body)); err != nil {
 		return err
 	}
+	if n.settledLocked() && isMeaningful(string(name)) {
+		n.outdated.Store(true)
+	}
 	if stale && !slices.Contains(n.stale, string(name)) {
 		n.stale = append(n.stale, string(name))
 	}
 	return nil
+}
+
+// isMeaningful reports whether names or literals are read by a parameter, when a
+// statement is prepared.
+func isMeaningful(name string) bool {
+	switch name {
+	case "TimeZone", "DateStyle", "IntervalStyle", "standard_conforming_strings", // literals
+		"search_path", "session_authorization": // names; the former since PostgreSQL 18
+		return true
+	}
+	return false
 }
 
 var errTooManyParams = &FrameError{Type: 'S', Reason: "too many parameters"}

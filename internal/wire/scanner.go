@@ -393,7 +393,7 @@ func (s *scanner) complete(tag []byte) error {
 		s.notes.listened.Store(true)
 	}
 	if tag[0] == 'D' && (bytes.HasPrefix(tag, tagDeallocate) || bytes.Equal(tag, tagDiscardAll)) {
-		s.notes.gone.Store(true)
+		s.notes.outdated.Store(true)
 	}
 	return nil
 }

@@ -170,7 +170,8 @@ func (c *Conn) CloseLater(name string) { c.names.forgotten = append(c.names.forg
 // took its arguments. If not, nothing was executed.
 func (c *Conn) Bound() bool { return c.notes.bound.Load() }
 
-// Deallocated reports, once, whether DEALLOCATE or DISCARD ALL was run.
-func (c *Conn) Deallocated() bool {
-	return c.notes.gone.Load() && c.notes.gone.Swap(false)
+// Outdated reports, once, whether DEALLOCATE or DISCARD ALL was run, or a setting changed
+// by which the server reads statements when they are prepared.
+func (c *Conn) Outdated() bool {
+	return c.notes.outdated.Load() && c.notes.outdated.Swap(false)
 }
