@@ -46,9 +46,27 @@ func (s *session) review() {
 	s.op.outdated = s.wire.Status() != 'I'
 }
 
-// readsClock finds the literals that are not constant: those of dates and times which
-// the server reads as of when it reads them.
-var readsClock = regexp.MustCompile(`(?i)'[^']*\b(now|today|tomorrow|yesterday)\b`)
+// readsClock reports whether a query may have a literal that is not constant: one of a
+// date or a time that the server reads as of when it reads it. Where it is not clear what
+// is a literal, all may be.
+func readsClock(query string) bool {
+	if !present.MatchString(query) {
+		return false
+	}
+	unclear := strings.Contains(query, "--") || strings.Contains(query, "/*") ||
+		strings.Contains(query, `\'`) || strings.Contains(query, "$$")
+	literal := false
+	for part := range strings.SplitSeq(query, "'") {
+		if (literal || unclear) && present.MatchString(part) {
+			return true
+		}
+		literal = !literal
+	}
+	return false
+}
+
+// present finds the words for the present time, but for the function.
+var present = regexp.MustCompile(`(?i)\b(now|today|tomorrow|yesterday)\b\s*($|[^(\s])`)
 
 // changesMeaning reports whether a query may change what statements mean.
 func changesMeaning(query string, args []driver.NamedValue) bool {

@@ -87,7 +87,7 @@ func (s *session) keeps(query string, args []driver.NamedValue) bool {
 	if s.statements != nil && s.statements.byQuery[query] != nil {
 		return true
 	}
-	return !beginsCopy(query) && !readsClock.MatchString(query)
+	return !beginsCopy(query) && !readsClock(query)
 }
 
 // statement returns the statement of a query, prepared if need be. One that has to
@@ -113,8 +113,8 @@ func (s *session) statement(query string) (*statement, error) {
 	return st, nil
 }
 
-// ready returns the statement of a query, for its execution with args. The server was
-// not told of that while the statement was prepared, so it was nothing to cancel.
+// ready returns the statement of a query, for its execution with args. A context that
+// ended while it was prepared found nothing to cancel, so it is looked at here.
 func (s *session) ready(query string, args []driver.NamedValue) (*statement, error) {
 	st, err := s.statement(query)
 	if err == nil && !st.reused {

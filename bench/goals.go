@@ -71,6 +71,8 @@ var goals = []goal{
 		label: wallRatioLabel, contender: pgnotifyName, text: "1/1.7", most: 1 / 1.7, check: true},
 	{what: "query with one argument: wall time, times pgx/stdlib's", scenario: "query/argument",
 		label: pgxRatioLabel, contender: pgnotifyName, most: 1, check: true},
+	{what: "query with ten arguments: wall time, times lib/pq's", scenario: "query/ten",
+		label: wallRatioLabel, contender: pgnotifyName, text: "1/1.7", most: 1 / 1.7, check: true},
 	{what: "query without arguments: wall time, times lib/pq's", scenario: "query/simple",
 		label: wallRatioLabel, contender: pgnotifyName, most: 1, check: true},
 	{what: "prepared query: wall time, times lib/pq's", scenario: "query/prepared",
