@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/pgnotify/pgnotify"
 )
@@ -247,10 +246,14 @@ func TestContextThatEndsWhilePreparing(t *testing.T) {
 	table := uniqueName("t")
 	ctx, cancel := context.WithCancel(testContext(t))
 	defer cancel()
+	asked := make(chan struct{}, 10) // to cancel
 	s := take(t, open(t, dsn(t), onWrite(func(p []byte) {
-		if p[0] == 'P' && strings.Contains(string(p), "insert into "+table) {
+		switch {
+		case p[0] == 'P' && strings.Contains(string(p), "insert into "+table):
 			cancel()
-			time.Sleep(50 * time.Millisecond) // as on a long way: the cancel request comes first
+			recv(t, asked)
+		case len(p) == 16 && p[0] == 0: // a cancel request
+			asked <- struct{}{}
 		}
 	})))
 	mustExec(t, s, "create temp table "+table+" (a int)")

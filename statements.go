@@ -73,15 +73,11 @@ func (c *statements) remove(query string) *statement {
 	return st
 }
 
-// keepsAny reports whether any statements are to be kept.
-func (s *session) keepsAny() bool {
-	return s.config.statementCacheSize() > 0 && !s.config.BinaryParameters
-}
-
 // keeps reports whether the statement of a query with arguments is to be kept. COPY is
 // not: to prepare it is to begin it.
 func (s *session) keeps(query string, args []driver.NamedValue) bool {
-	if len(args) == 0 || query == "" || len(query) > maxCachedQuery || s.op.outdated || !s.keepsAny() {
+	if len(args) == 0 || query == "" || len(query) > maxCachedQuery || s.op.outdated ||
+		s.config.statementCacheSize() <= 0 || s.config.BinaryParameters {
 		return false
 	}
 	if s.statements != nil && s.statements.byQuery[query] != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,25 +17,7 @@ import (
 // countWrites has the writes of a connector's connections counted. A request of
 // lib/pq is one write.
 func countWrites(writes *atomic.Int64) func(*pgnotify.Config) {
-	return func(c *pgnotify.Config) {
-		c.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := new(net.Dialer).DialContext(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			return &writeCounter{conn, writes}, nil
-		}
-	}
-}
-
-type writeCounter struct {
-	net.Conn
-	writes *atomic.Int64
-}
-
-func (c *writeCounter) Write(p []byte) (int, error) {
-	c.writes.Add(1)
-	return c.Conn.Write(p)
+	return onWrite(func([]byte) { writes.Add(1) })
 }
 
 // kept returns the queries whose statements the session keeps on the server.
