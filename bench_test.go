@@ -271,13 +271,13 @@ func BenchmarkListener(b *testing.B) {
 	var ours, theirs, fanOut []time.Duration
 	var mallocs, fanOutMallocs, dropped uint64
 	b.ResetTimer()
-	for range b.N {
+	for i := range b.N {
 		d, _ := measure(func() { receiveLibpq(b, peer, round) })
 		theirs = append(theirs, d)
 		d, mallocs = measure(func() { dropped += receiveListener(b, l, round) })
 		ours = append(ours, d)
-		one, m1 := fanOutTo(b, l, burst, 1)
-		all, mAll := fanOutTo(b, l, burst, subscribers)
+		one, m1 := fanOutTo(b, l, fmt.Sprint("one", i), burst, 1)
+		all, mAll := fanOutTo(b, l, fmt.Sprint("many", i), burst, subscribers)
 		fanOut, fanOutMallocs = append(fanOut, all-one), mAll-m1
 	}
 	const further = burst * (subscribers - 1)
@@ -306,9 +306,11 @@ func receiveListener(b *testing.B, l *pgnotify.Listener, count int) (dropped uin
 	return dropped
 }
 
-// fanOutTo measures the delivery of count notifications to each of many.
-func fanOutTo(b *testing.B, l *pgnotify.Listener, count, subscribers int) (time.Duration, uint64) {
-	channel := fmt.Sprintf("fan_%d", count)
+// fanOutTo measures the delivery of count notifications to each of many, over a channel
+// that the Listener has not heard yet: who subscribes again before the UNLISTEN needs no
+// LISTEN, with which the firehose begins.
+func fanOutTo(b *testing.B, l *pgnotify.Listener, name string, count, subscribers int) (time.Duration, uint64) {
+	channel := fmt.Sprintf("%s_%d", name, count)
 	subs := make([]*pgnotify.Subscription, subscribers)
 	for i := range subs {
 		subs[i] = subscribeBench(b, l, channel, count+1)
