@@ -11,7 +11,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -436,96 +435,6 @@ func TestCancelDuringTheFirstAttempt(t *testing.T) {
 				}
 			})
 		}
-	}
-}
-
-// C12: BeforeConnect sees each host of each pass, and its credentials are used
-// for that attempt only.
-func TestBeforeConnectSeesEveryAttempt(t *testing.T) {
-	t.Parallel()
-	closed := closedAddr(t)
-	fake := pgfake.Start(t, pgfake.Script{pgfake.Greet(), pgfake.Serve()})
-	var calls collector[string]
-	var n atomic.Int32
-	err := connectError(t, listDSN(t, closed, "nosuch.test:17")+" target_session_attrs=prefer-standby password=stale",
-		func(c *pgnotify.Config) {
-			c.BeforeConnect = func(_ context.Context, c *pgnotify.Config) error {
-				calls.add(fmt.Sprintf("%s:%d %s", c.Host, c.Port, c.Password))
-				c.Password = fmt.Sprint("fresh", n.Add(1))
-				return nil
-			}
-		})
-	want := strings.Repeat(closed+" stale|nosuch.test:17 stale|", 2)
-	if got := strings.Join(calls.all(), "|") + "|"; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-	if strings.Contains(err.Error(), "fresh") || strings.Contains(err.Error(), "stale") {
-		t.Error(err)
-	}
-	if n := strings.Count(err.Error(), "\n"); n != 2 {
-		t.Errorf("the passes are not told as one: %v", err)
-	}
-	// It may lead elsewhere, by another way.
-	var dialled collector[string]
-	db := open(t, listDSN(t, "nosuch.test:1"), func(c *pgnotify.Config) {
-		c.BeforeConnect = func(_ context.Context, c *pgnotify.Config) error {
-			parsed, err := pgnotify.ParseConfig(fake.DSN())
-			if err != nil {
-				return err
-			}
-			c.Host, c.Port = parsed.Host, parsed.Port
-			dialing(&dialled)(c)
-			return nil
-		}
-	})
-	mustPing(t, db)
-	if list := dialled.all(); len(list) != 1 || list[0] != fake.Addr() {
-		t.Errorf("dialled %q", list)
-	}
-}
-
-// C12: each session has the credentials of its moment.
-func TestRotatingCredentials(t *testing.T) {
-	t.Parallel()
-	s := ours(t)
-	users := []string{"t_scram", "t_md5", "t_password", "t_trust"}
-	var n atomic.Int32
-	db := open(t, s.dsn+" user=nobody", func(c *pgnotify.Config) {
-		c.BeforeConnect = func(_ context.Context, c *pgnotify.Config) error {
-			user := users[int(n.Add(1)-1)%len(users)]
-			c.User, c.Password, c.Database, c.ApplicationName = user, testPassword, "template1", c.ApplicationName+"-"+user
-			return nil
-		}
-	})
-	db.SetMaxIdleConns(0)
-	for range 2 {
-		for _, user := range users {
-			got := queryValue[string](t, db, "select session_user || ' ' || current_database() || ' ' || current_setting('application_name')")
-			if want := fmt.Sprintf("%s template1 %s-%s", user, appName, user); got != want {
-				t.Errorf("got %s, want %s", got, want)
-			}
-		}
-	}
-}
-
-// C12: BeforeConnect is under connect_timeout and the context, and its failure
-// ends Connect.
-func TestBeforeConnectThatHangs(t *testing.T) {
-	t.Parallel()
-	fake := pgfake.Start(t, good)
-	hang := func(c *pgnotify.Config) {
-		c.BeforeConnect = func(ctx context.Context, _ *pgnotify.Config) error {
-			<-ctx.Done()
-			return ctx.Err()
-		}
-	}
-	err := connectError(t, listDSN(t, fake.Addr(), fake.Addr()), hang, within(50*time.Millisecond))
-	wantInOrder(t, err, "BeforeConnect for "+fake.Addr(), "connect_timeout of 50ms")
-	ctx, cancel := context.WithTimeout(testContext(t), 50*time.Millisecond)
-	defer cancel()
-	_, err = connector(t, fake.DSN(), hang).Connect(ctx)
-	if !errors.Is(err, context.DeadlineExceeded) || fake.Sessions() != 0 {
-		t.Errorf("%v, %d connections", err, fake.Sessions())
 	}
 }
 

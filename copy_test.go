@@ -1,0 +1,230 @@
+package pgnotify_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/pgnotify/pgnotify"
+	"github.com/pgnotify/pgnotify/internal/pgfake"
+)
+
+// lib/pq does COPY FROM STDIN through Prepare only, and no COPY TO STDOUT. It
+// gives the session up over them, and the error says so.
+func TestOtherFormsOfCopyAreErrors(t *testing.T) {
+	eachMode(t, func(t *testing.T, db *sql.DB) {
+		for _, query := range []string{"copy (select generate_series(1, 5)) to stdout", "copy pg_temp.none from stdin"} {
+			for name, f := range map[string]func(context.Context, *session) error{
+				"exec":  func(ctx context.Context, s *session) error { _, err := s.ExecContext(ctx, query); return err },
+				"query": func(ctx context.Context, s *session) error { return s.QueryRowContext(ctx, query).Err() },
+			} {
+				for _, active := range []bool{false, true} {
+					s := take(t, db)
+					if active {
+						s.pc.Activate()
+					}
+					mustExec(t, s, "drop table if exists pg_temp.none; create temp table none (a int)")
+					err := f(testContext(t), s)
+					lost, ok := asError[*pgnotify.DisconnectError](err)
+					if !ok || lost.Reason != pgnotify.ProtocolError || !strings.Contains(err.Error(), "CopyOut") && !strings.Contains(err.Error(), "CopyIn") {
+						t.Errorf("%s, %s: got %v", query, name, err)
+					}
+					if status := s.pc.TransactionStatus(); status != pgnotify.TransactionUnknown {
+						t.Errorf("%s, %s: the session is %v", query, name, status)
+					}
+					s.Close()
+				}
+			}
+		}
+		queryValue[int](t, db, "select 1")
+	})
+}
+
+// W2: COPY through Prepare.
+func TestCopy(t *testing.T) {
+	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
+		table := uniqueName("copy")
+		mustExec(t, s, "create temp table "+table+" (a text)")
+		const rows = 20000
+		copyInto(t, s, table, rows)
+		if got := queryValue[int](t, s, "select count(*) from "+table+" where length(a) > 0"); got != rows {
+			t.Errorf("%d rows", got)
+		}
+	})
+}
+
+// copyStep prepares a COPY into a table of one int in a transaction, runs f, and
+// rolls back; then the session must be usable.
+func copyStep(t *testing.T, s *session, f func(ctx context.Context, tx *sql.Tx, st *sql.Stmt)) (table string, rollback error) {
+	t.Helper()
+	ctx := testContext(t)
+	table = uniqueName("copy")
+	mustExec(t, s, "create temp table "+table+" (a int check (a < 1000000))")
+	tx, err := s.BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := tx.PrepareContext(ctx, "copy "+table+" (a) from stdin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f(ctx, tx, st)
+	return table, tx.Rollback()
+}
+
+// W2: errors of COPY.
+func TestCopyErrors(t *testing.T) {
+	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
+		for name, c := range map[string]struct {
+			first, then any
+			code        string
+		}{
+			"value":            {1, "x", "22P02"},
+			"constraint":       {1, 1000000, "23514"},
+			"amid many":        {"x", 1, "22P02"},
+			"too many columns": {1, "1\t2", "22P02"}, // tabs are escaped
+		} {
+			pid := s.pc.PID()
+			table, err := copyStep(t, s, func(ctx context.Context, _ *sql.Tx, st *sql.Stmt) {
+				_, err := st.ExecContext(ctx, c.first)
+				for i := 0; err == nil && i < 200000 && name == "amid many"; i++ {
+					_, err = st.ExecContext(ctx, c.then)
+				}
+				if err == nil {
+					if _, err = st.ExecContext(ctx, c.then); err == nil {
+						_, err = st.ExecContext(ctx)
+					}
+				}
+				if serverError(t, err).Code != "" && string(serverError(t, err).Code) != c.code {
+					t.Errorf("%s: %v", name, err)
+				}
+				if pgnotify.IsDisconnect(err) {
+					t.Errorf("%s: %v", name, err)
+				}
+				st.Close()
+			})
+			if err != nil {
+				t.Errorf("%s: rollback: %v", name, err)
+			}
+			if n := queryValue[int](t, s, "select count(*) from "+table); n != 0 || pid != s.pc.PID() {
+				t.Errorf("%s: %d rows", name, n)
+			}
+		}
+	})
+}
+
+// W2: a COPY that is given up.
+func TestAbandonedCopy(t *testing.T) {
+	eachMode(t, func(t *testing.T, db *sql.DB) {
+		for name, close := range map[string]bool{"closed": true, "left open": false} {
+			s := take(t, db)
+			ctx := testContext(t)
+			table := uniqueName("copy")
+			mustExec(t, db, "create table "+table+" (a int)")
+			tx, err := s.BeginTx(ctx, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			st, err := tx.PrepareContext(ctx, "copy "+table+" (a) from stdin")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 5000 {
+				if _, err := st.ExecContext(ctx, i); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := tx.ExecContext(ctx, "select 1"); !errors.Is(err, pgnotify.ErrBusy) {
+				t.Errorf("%s: a statement amid COPY: %v", name, err)
+			}
+			if close {
+				if err := st.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := tx.Rollback(); err != nil {
+				t.Errorf("%s: rollback: %v", name, err)
+			}
+			s.Close()
+			if n := queryValue[int](t, db, "select count(*) from "+table); n != 0 {
+				t.Errorf("%s: %d rows", name, n)
+			}
+			mustExec(t, db, "drop table "+table)
+		}
+	})
+}
+
+func TestCopyOutsideATransactionIsRefused(t *testing.T) {
+	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
+		if _, err := s.PrepareContext(testContext(t), "copy pg_class from stdin"); err == nil {
+			t.Error("no error")
+		}
+		queryValue[int](t, s, "select 1")
+	})
+}
+
+// The end of a COPY that failed waits for what the server has still to say about
+// it.
+func TestCopyErrorBeforeReadyForQuery(t *testing.T) {
+	t.Parallel()
+	fake := pgfake.Start(t, pgfake.Script{
+		pgfake.Greet(),
+		pgfake.Await('Q'), pgfake.Send(pgfake.Complete("BEGIN"), pgfake.Ready('T')),
+		pgfake.Await('Q'), pgfake.Send(pgfake.CopyIn(1)),
+		pgfake.Await('d'), pgfake.Send(pgfake.Error("ERROR", "22P02", "no")),
+		pgfake.Await('c'), pgfake.Send(pgfake.Ready('E')),
+		pgfake.Await('Q'), pgfake.Send(pgfake.Complete("ROLLBACK"), pgfake.Ready('I')),
+		pgfake.Serve(),
+	})
+	ctx, s := testContext(t), take(t, open(t, fake.DSN()))
+	tx, err := s.BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := tx.PrepareContext(ctx, "copy t (a) from stdin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := strings.Repeat("x", 70000); err == nil && ctx.Err() == nil; {
+		_, err = st.ExecContext(ctx, line)
+	}
+	if _, err := st.ExecContext(ctx); serverError(t, err).Code != "22P02" || pgnotify.IsDisconnect(err) {
+		t.Errorf("%v", err)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Error(err)
+	}
+	mustExec(t, s, "select 1")
+}
+
+// copyInto copies rows, each with the number of the row, into a table of one
+// column.
+func copyInto(t testing.TB, s *session, table string, rows int) {
+	t.Helper()
+	ctx := testContext(t)
+	tx, err := s.BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	st, err := tx.PrepareContext(ctx, "copy "+table+" from stdin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range rows {
+		if _, err := st.ExecContext(ctx, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := st.ExecContext(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,105 @@
+package pgnotify_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/pgnotify/pgnotify"
+)
+
+// hidden is a connection of DialContext that has no descriptor.
+type hidden struct{ net.Conn }
+
+func hideSockets(c *pgnotify.Config) {
+	c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return hidden{conn}, nil
+	}
+}
+
+// D2, D11: without a descriptor, who waits for the end of a session has it read
+// by a goroutine, and is told as soon.
+func TestWithoutADescriptor(t *testing.T) {
+	t.Parallel()
+	admin := open(t, dsn(t))
+	for _, m := range modes(t) {
+		for name, wait := range map[string]func(t *testing.T, s *session) <-chan struct{}{
+			"Disconnected": func(_ *testing.T, s *session) <-chan struct{} { return s.pc.Disconnected() },
+			"WatchContext": func(t *testing.T, s *session) <-chan struct{} {
+				ctx, stop := s.pc.WatchContext(testContext(t))
+				t.Cleanup(stop)
+				return ctx.Done()
+			},
+			"with rows open": func(t *testing.T, s *session) <-chan struct{} {
+				rows, err := s.QueryContext(testContext(t), "select generate_series(1, 3)")
+				if err != nil {
+					t.Fatal(err)
+				}
+				over := s.pc.Disconnected()
+				if err := readRows(rows, nil); err != nil {
+					t.Error(err)
+				}
+				return over
+			},
+			"in a transaction": func(t *testing.T, s *session) <-chan struct{} {
+				mustBegin(t, s)
+				return s.pc.Disconnected()
+			},
+		} {
+			t.Run(m.name+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				ended := make(chan farewell, 10)
+				s := take(t, open(t, m.dsn, hideSockets, toldTo(ended)))
+				if s.pc.Active() || s.pc.Watched() {
+					t.Error("active or watched at first")
+				}
+				if _, err := s.pc.SyscallConn(); !errors.Is(err, pgnotify.ErrNotSupported) {
+					t.Errorf("SyscallConn: %v", err)
+				}
+				over := wait(t, s)
+				until(t, "the session is active", s.pc.Active)
+				terminate(t, admin, s.pc.PID())
+				start := time.Now()
+				recv(t, over)
+				t.Logf("seen after %v", time.Since(start))
+				wantLoss(t, "DisconnectErr", s.pc.DisconnectErr(), pgnotify.AdminShutdown, "57P01")
+				wantLoss(t, "OnDisconnect", recv(t, ended).err, pgnotify.AdminShutdown, "57P01")
+			})
+		}
+	}
+}
+
+// D2: without a descriptor, and with nobody who waits, the end is seen at the next
+// use, and told with its reason; the pool goes on then.
+func TestWithoutADescriptorAndUnwatched(t *testing.T) {
+	t.Parallel()
+	admin := open(t, dsn(t))
+	for _, m := range modes(t) {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			ended := make(chan farewell, 10)
+			db := open(t, m.dsn, hideSockets, toldTo(ended))
+			db.SetMaxOpenConns(1)
+			s := take(t, db)
+			pid := s.pc.PID()
+			if !queryValue[bool](t, admin, "select pg_terminate_backend($1, 10000)", pid) {
+				t.Fatal("the backend did not end")
+			}
+			if err := s.pc.DisconnectErr(); err != nil || len(ended) != 0 || s.pc.Active() {
+				t.Errorf("seen before: %v", err)
+			}
+			wantLoss(t, "the next statement", execError(s.ExecContext(testContext(t), "select 1")), pgnotify.AdminShutdown, "57P01")
+			wantLoss(t, "OnDisconnect", recv(t, ended).err, pgnotify.AdminShutdown, "57P01")
+			s.Close()
+			if again := queryValue[uint32](t, db, "select pg_backend_pid()"); again == pid {
+				t.Error("the same session")
+			}
+		})
+	}
+}
