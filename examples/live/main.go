@@ -20,7 +20,7 @@ import (
 )
 
 func main() {
-	serve := flag.Bool("serve", false, "serve the page until Ctrl-C; without it, the program plays three browsers and ends by itself")
+	serve := flag.Bool("serve", false, "serve the page until Ctrl-C; without it, the program plays two browsers and ends by itself")
 	flag.Parse()
 	interrupt, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
