@@ -22,8 +22,8 @@ func writeMarkdown(file string, r *report, drawn []drawing) error {
 	var out strings.Builder
 	fmt.Fprintf(&out, "# Benchmarks\n\n"+
 		"Written by `go -C bench run .`; [bench/README.md](%s) says what is measured, how, and how to\n"+
-		"read it. A cell is the median, and in brackets the quartiles. Why a goal is missed say the\n"+
-		"[notes](#notes).\n\n", linkFrom(file, "README.md"))
+		"read it. A cell has the median and, in brackets, the quartiles. The [notes](#notes) explain the\n"+
+		"goals that are missed.\n\n", linkFrom(file, "README.md"))
 	out.WriteString("| | |\n|---|---|\n")
 	for _, f := range r.Heading {
 		fmt.Fprintf(&out, "| %s | %s |\n", markdownText(f.Name), markdownText(f.Value))
