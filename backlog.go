@@ -7,43 +7,41 @@ import (
 	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
-// Bounds of what a session keeps for a program that does not take its
-// notifications.
+// Bounds of what a session keeps for a program that does not take its notifications.
 const (
 	maxBacklog      = 64 << 10 // notifications
 	maxBacklogBytes = 16 << 20 // bytes of payload
 )
 
-// A batch is a run of notifications, as one read of the socket brought them,
-// and behind it the gap of those that were not kept.
+// A batch is a run of notifications from one read of the socket, followed by the gap of
+// those that were not kept.
 type batch struct {
 	items []wire.Notification
 	bytes int // of payload
 	gap   *Gap
 }
 
-// A backlog keeps the notifications of a session until they are taken, in
-// order. It holds them in the batches they came in, so that none is copied
-// before it is taken. When it is full, further ones are counted instead, as a
-// gap behind the last batch. The producer never waits. Methods are safe for
-// concurrent use.
+// A backlog keeps the notifications of a session, in order, until they are taken. It
+// keeps the batches in which they arrived, so that none is copied before it is taken.
+// When it is full, further notifications are counted in a gap behind the last batch.
+// The producer never blocks. Methods are safe for concurrent use.
 type backlog struct {
-	wake chan struct{} // has a token when something came
+	wake chan struct{} // has a token when something has arrived
 
 	mu      sync.Mutex            // guards the fields below
 	owner   uint64                // the lease that may take
 	now     batch                 // being taken
-	next    int                   // the first of now that was not taken
+	next    int                   // index in now of the first that was not taken
 	waiting []batch               // in order
 	count   int                   // notifications in waiting
-	bytes   int                   // their payload
-	spares  [][]wire.Notification // empty ones to be filled
-	dirty   bool                  // they hold what they held before
+	bytes   int                   // bytes of payload in waiting
+	spares  [][]wire.Notification // empty slices to be filled
+	dirty   bool                  // spares still hold old notifications
 }
 
 func newBacklog() backlog { return backlog{wake: make(chan struct{}, 1), owner: nobody} }
 
-// put appends items, which then belong to the backlog, or counts them if it is
+// put appends items, which then belong to the backlog, or counts them if the backlog is
 // full. It returns a slice to fill next.
 func (b *backlog) put(items []wire.Notification) (spare []wire.Notification) {
 	b.mu.Lock()
@@ -76,10 +74,9 @@ func (b *backlog) signal() {
 	}
 }
 
-// take sets n to the next notification, for the lease that may have it. Where
-// there is none, or the lease has ended, ok is false; err is then a *GapError if
-// the gap is next. Its usual case is the hot path of an iteration: it moves each
-// word once.
+// take sets n to the next notification, for the lease that may have it. If there is
+// none, or the lease has ended, ok is false; err is a *GapError if a gap is next. The
+// usual case is the hot path of an iteration, so each word is moved only once.
 func (b *backlog) take(lease uint64, n *Notification) (ok bool, err error) {
 	b.mu.Lock()
 	if ok = lease == b.owner && b.next < len(b.now.items); !ok {
@@ -94,7 +91,7 @@ func (b *backlog) take(lease uint64, n *Notification) (ok bool, err error) {
 	return ok, err
 }
 
-// advanceLocked goes on to the batch that waits, unless a gap is before it.
+// advanceLocked moves on to the next waiting batch, unless a gap comes first.
 func (b *backlog) advanceLocked(lease uint64) (ok bool, err error) {
 	gap := b.now.gap
 	switch {
@@ -110,7 +107,7 @@ func (b *backlog) advanceLocked(lease uint64) (ok bool, err error) {
 	return true, nil
 }
 
-// turnLocked makes the first of the waiting batches the one to take from.
+// turnLocked makes the first waiting batch the one to take from.
 func (b *backlog) turnLocked() {
 	b.keepSpareLocked(b.now.items)
 	b.now, b.next = b.waiting[0], 0
@@ -122,16 +119,16 @@ func (b *backlog) turnLocked() {
 	}
 }
 
-// Bounds of the memory kept for batches to come: how many, while a burst lasts
-// and afterwards, and how many notifications each has room for.
+// Bounds of the memory kept for future batches: how many slices, during a burst and
+// after it, and how many notifications each has room for.
 const (
 	maxSpares     = 8
 	maxIdleSpares = 3
 	maxSpareSize  = 2048
 )
 
-// keepSpareLocked keeps the memory of a batch that was taken. What the batch
-// held is cleared when a burst is over; while it lasts, it is overwritten soon.
+// keepSpareLocked keeps the memory of a batch that was taken. Its old content is
+// cleared when the burst is over; during a burst it is soon overwritten.
 func (b *backlog) keepSpareLocked(items []wire.Notification) {
 	if cap(items) > 0 && cap(items) <= maxSpareSize && len(b.spares) < maxSpares {
 		b.spares = append(b.spares, items[:0])
@@ -173,7 +170,7 @@ func (b *backlog) pending() int {
 	return n
 }
 
-// more passes the wake-up on if something is left.
+// more passes the wake-up on if anything is left.
 func (b *backlog) more() {
 	b.mu.Lock()
 	left := b.next < len(b.now.items) || b.now.gap != nil || len(b.waiting) > 0
@@ -183,10 +180,11 @@ func (b *backlog) more() {
 	}
 }
 
-// nobody owns a backlog between two leases.
+// nobody is the owner of a backlog between two leases.
 const nobody = ^uint64(0)
 
-// reset forgets everything and lets another lease take what comes; 0 is none.
+// reset discards everything, and gives what arrives from now on to another lease; 0 is
+// none.
 func (b *backlog) reset(lease uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -196,7 +194,7 @@ func (b *backlog) reset(lease uint64) {
 	b.now, b.next, b.waiting, b.count, b.bytes, b.spares = batch{}, 0, nil, 0, 0, nil
 }
 
-// drop forgets the notifications of the given channels.
+// drop discards the notifications of the given channels.
 func (b *backlog) drop(channels []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -210,7 +208,7 @@ func (b *backlog) drop(channels []string) {
 	}
 }
 
-// keepLocked puts a batch back; the gap of an empty one goes to the one before.
+// keepLocked appends a batch. The gap of an empty batch goes to the one before it.
 func (b *backlog) keepLocked(one batch) {
 	last := len(b.waiting) - 1
 	switch {

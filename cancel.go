@@ -7,21 +7,20 @@ import (
 	"time"
 )
 
-// CancelConn is a session whose statement can be cancelled by another goroutine.
-// To cancel a statement of one's own its context is the better means: it cannot
-// come too early.
+// CancelConn is a session whose statement can be cancelled from another goroutine. To
+// cancel a statement of your own, prefer its context, which cannot come too early.
 type CancelConn interface {
-	// Cancel asks the server to end the statement that is under way on the
-	// session, rows that are being read and COPY included; whoever runs it gets
-	// the server's error 57014. Without one, or when the session is lost, it does
+	// Cancel asks the server to end the statement that is under way on the session,
+	// including rows that are being read and COPY. Whoever runs it gets the server's
+	// error 57014. If there is no statement, or the session is lost, Cancel does
 	// nothing.
 	//
-	// It blocks until the server has taken the request, which the statement may
-	// outlive by a moment, until ctx ends, or for Config.CancelTimeout. The
-	// request never hits a later statement: the one under way does not return
-	// before the server has taken it, and when that is not known for
-	// Config.CancelTimeout, the session is closed. A request that is just
-	// about to be sent, or that another Cancel is busy with, is left alone.
+	// Cancel blocks until the server has taken the request, which the statement may
+	// outlive by a moment, until ctx ends, or for Config.CancelTimeout. The request
+	// never hits a later statement: the present one does not return before the server
+	// has taken the request, and if that is not known within Config.CancelTimeout, the
+	// session is closed. Cancel ignores a statement that is just about to be sent, and
+	// one that another Cancel is busy with.
 	Cancel(ctx context.Context) error
 }
 
@@ -37,7 +36,7 @@ func (s *session) cancelRunning(ctx context.Context, lease uint64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	request := s.op.gate.request() // before the lease: that is then the request's
+	request := s.op.gate.request() // before the lease, so that the lease belongs to the request
 	if err := s.checkLease(lease); err == ErrClosed {
 		return nil
 	} else if err != nil {
@@ -68,9 +67,9 @@ func (s *session) cancelRunning(ctx context.Context, lease uint64) error {
 	return r.err
 }
 
-// closeGate ends the request for Cancel, and waits for the server to take what
-// Cancel has sent and no longer waits for: for Config.CancelTimeout from then on,
-// and not where the session is lost anyway.
+// closeGate ends the request for Cancel. It waits for the server to take the requests
+// that Cancel gave up on, each until Config.CancelTimeout after it was sent, unless the
+// session is lost.
 func (s *session) closeGate() {
 	for r := s.op.gate.close(); r != nil; r = r.next {
 		if s.wire.Loss() == nil && !r.takenBy(r.sent.Add(s.config.cancelTimeout())) {
@@ -80,21 +79,20 @@ func (s *session) closeGate() {
 	}
 }
 
-// resendCancel is how long a cancelled statement may take to end before the
-// request is sent again: the server ignores one that comes between two
-// statements.
+// resendCancel is how long a cancelled statement may take to end before the request is
+// sent again: the server ignores a request that arrives between two statements.
 const resendCancel = 250 * time.Millisecond
 
-// A cancellation ends the statement under way on the server. The operation and
-// the goroutine that context.AfterFunc starts share it; it is made by whoever
-// needs it first, so that a statement which is not cancelled costs nothing.
+// A cancellation ends the statement under way on the server. The operation shares it
+// with the goroutine that context.AfterFunc starts. Whichever needs it first makes it,
+// so that a statement that is not cancelled costs nothing.
 type cancellation struct {
 	running context.Context // ends when the operation is over
 	finish  context.CancelFunc
 	done    chan struct{} // closed when no cancel request can reach the server any more
 }
 
-// cancellation returns that of the operation under way.
+// cancellation returns the cancellation of the operation under way.
 func (o *operation) cancellation() *cancellation {
 	c := &cancellation{done: make(chan struct{})}
 	c.running, c.finish = context.WithCancel(background)
@@ -104,8 +102,8 @@ func (o *operation) cancellation() *cancellation {
 	return o.cancel.Load()
 }
 
-// attach has the statement cancelled when ctx ends or, where ctx cannot end, when
-// that of its transaction does. It starts no goroutine before that.
+// attach has the statement cancelled when ctx ends or, if ctx cannot end, when the
+// context of its transaction does. Until then there is no goroutine.
 func (s *session) attach(ctx context.Context) {
 	if t := s.op.tx.Load(); t != nil && ctx.Done() == nil {
 		ctx = t.ctx
@@ -119,8 +117,8 @@ func (s *session) attach(ctx context.Context) {
 	s.op.stop = context.AfterFunc(ctx, s.op.onCancel)
 }
 
-// abandon has the statement cancelled although its context goes on. It reports
-// false when that has ended meanwhile, and the statement is cancelled for it.
+// abandon has the statement cancelled although its context goes on. It reports false if
+// the context has ended meanwhile, which cancels the statement itself.
 func (s *session) abandon() bool {
 	if s.op.stop != nil && !s.op.stop() {
 		return false
@@ -130,9 +128,9 @@ func (s *session) abandon() bool {
 	return true
 }
 
-// detach ends the watch over the context and reports whether the statement was
-// cancelled. It returns only when no cancel request is under way, so that none
-// can hit a later statement.
+// detach stops watching the context, and reports whether the statement was cancelled.
+// It returns only when no cancel request is under way, so that none can hit a later
+// statement.
 func (s *session) detach() (canceled bool) {
 	if s.op.stop == nil {
 		return false
@@ -149,10 +147,10 @@ func (s *session) detach() (canceled bool) {
 	return true
 }
 
-// cancelStatement runs on a goroutine of its own. It repeats the cancel request
-// until the operation is over, and closes the socket when it is not over within
-// Config.CancelTimeout, or when a request is still under way then: that one could
-// hit a later statement.
+// cancelStatement runs on a goroutine of its own. It repeats the cancel request until
+// the operation is over. It closes the socket if the operation is not over within
+// Config.CancelTimeout, or if a request is still under way then, which could hit a
+// later statement.
 func (s *session) cancelStatement() {
 	c := s.op.cancellation()
 	defer close(c.done)
@@ -166,7 +164,7 @@ func (s *session) cancelStatement() {
 			return
 		}
 		r, err := s.dialCancel(dialing)
-		if c.running.Err() != nil { // too late, and nothing has been sent
+		if c.running.Err() != nil { // too late, and nothing was sent
 			if err == nil {
 				_ = r.link.Abort()
 			}
@@ -175,7 +173,7 @@ func (s *session) cancelStatement() {
 		if err == nil {
 			err = s.deliver(ctx, r)
 		}
-		if err != nil && (lost == errCancelTimeout || !errors.Is(err, context.DeadlineExceeded)) { // which says less than an error before it
+		if err != nil && (lost == errCancelTimeout || !errors.Is(err, context.DeadlineExceeded)) { // a deadline says less than an earlier error
 			lost = fmt.Errorf("%w: %v", errCancelTimeout, err) // not %w: the deadline is not the caller's
 		}
 		if ctx.Err() != nil {

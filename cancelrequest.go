@@ -10,23 +10,23 @@ import (
 	"github.com/pgnotify/pgnotify/internal/transport"
 )
 
-// cancelRequestCode stands where a start-up packet has its protocol version:
+// cancelRequestCode takes the place of the protocol version in a start-up packet:
 // https://www.postgresql.org/docs/current/protocol-message-formats.html.
 const cancelRequestCode = 1234<<16 | 5678
 
-// A cancelRequest is a connection that a cancel request is sent on. While the
-// server has not closed it, a signal may be still to come, which would hit
-// whatever the session runs then.
+// A cancelRequest is a connection that carries a cancel request. Until the server has
+// closed it, the server may still send its process the signal, which would hit whatever
+// the session then runs.
 type cancelRequest struct {
 	link *transport.Conn
 	over chan struct{} // closed when the server has closed the connection
-	err  error         // of sending; to be read when over is closed
+	err  error         // of sending; read it once over is closed
 	sent time.Time     // when sending began
 	next *cancelRequest
 }
 
-// dialCancel connects to the session's server: by the address that the session
-// has, and under the same TLS.
+// dialCancel connects to the session's server, at the same address and under the same
+// TLS.
 func (s *session) dialCancel(ctx context.Context) (*cancelRequest, error) {
 	if _, key := s.wire.Backend(); len(key) == 0 {
 		return nil, fmt.Errorf("%w: the server gave no key to cancel with", ErrNotSupported)
@@ -38,8 +38,8 @@ func (s *session) dialCancel(ctx context.Context) (*cancelRequest, error) {
 	return &cancelRequest{link: link, over: make(chan struct{})}, nil
 }
 
-// cancelPacket returns the request for a server's process, whose key has 4 bytes,
-// or up to 256 since protocol 3.2.
+// cancelPacket returns the request for a server process. Its key has 4 bytes, or up to
+// 256 since protocol 3.2.
 func cancelPacket(pid uint32, key []byte) []byte {
 	packet := binary.BigEndian.AppendUint32(nil, uint32(12+len(key)))
 	packet = binary.BigEndian.AppendUint32(packet, cancelRequestCode)
@@ -47,8 +47,8 @@ func cancelPacket(pid uint32, key []byte) []byte {
 	return append(packet, key...)
 }
 
-// send begins to send the request; wait and close tell how it ended. The
-// goroutine ends with the connection, at the latest by close, which joins it.
+// send starts sending the request; wait and close tell how it ended. Its goroutine ends
+// with the connection, at the latest by close, which joins it.
 func (r *cancelRequest) send(packet []byte) {
 	r.sent = time.Now()
 	go func() {
@@ -59,7 +59,7 @@ func (r *cancelRequest) send(packet []byte) {
 	}()
 }
 
-// wait returns when nothing can come of the request any more, or when ctx ends.
+// wait returns when the request can have no further effect, or when ctx ends.
 func (r *cancelRequest) wait(ctx context.Context) error {
 	select {
 	case <-r.over:
@@ -69,8 +69,8 @@ func (r *cancelRequest) wait(ctx context.Context) error {
 	}
 }
 
-// takenBy waits until the deadline, and reports whether nothing can come of the
-// request any more.
+// takenBy waits until the deadline, and reports whether the request can have no further
+// effect.
 func (r *cancelRequest) takenBy(deadline time.Time) bool {
 	select {
 	case <-r.over:

@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// startPumpLocked starts the goroutine of a subscription that has a CatchUp, or drops
-// the oldest and has an outlet: who takes from a Go channel cannot be kept from taking
-// what stands behind a gap, while the gap is taken out to make place for a larger one.
+// startPumpLocked starts the goroutine of a subscription that has a CatchUp, or that
+// drops the oldest events and has an outlet. The latter needs it because a gap may be
+// replaced by a larger one, and a receiver on a buffered Go channel could meanwhile
+// take what stands behind the gap.
 func (s *Subscription) startPumpLocked() {
 	s.queue.openPumped()
 	ctx, stop := context.WithCancel(background)
@@ -18,7 +19,7 @@ func (s *Subscription) startPumpLocked() {
 	go s.pump(ctx) // ends with the subscription; joined by the Listener's Close, outside CatchUp
 }
 
-// pump passes on what is in the queue, and calls CatchUp in place of gaps.
+// pump passes on the events of the queue, and calls CatchUp in place of gaps.
 func (s *Subscription) pump(ctx context.Context) {
 	defer s.pumpOver()
 	for {
@@ -39,7 +40,7 @@ func (s *Subscription) pump(ctx context.Context) {
 }
 
 func (s *Subscription) pumpOver() {
-	s.l.end(s, ErrClosed) // if it has not ended: CatchUp has ended the goroutine
+	s.l.end(s, ErrClosed) // no-op unless CatchUp ended the goroutine
 	close(s.queue.out)
 	s.l.mu.Lock()
 	defer s.l.mu.Unlock()
@@ -47,7 +48,7 @@ func (s *Subscription) pumpOver() {
 	s.l.idle.Broadcast()
 }
 
-// catchUp calls CatchUp until it succeeds, or the subscription has ended.
+// catchUp calls CatchUp until it succeeds or the subscription ends.
 func (s *Subscription) catchUp(ctx context.Context, gap Gap) {
 	for attempt := 1; ctx.Err() == nil; attempt++ {
 		delay := s.l.backoff(attempt)
@@ -58,7 +59,7 @@ func (s *Subscription) catchUp(ctx context.Context, gap Gap) {
 	}
 }
 
-// caughtUp calls CatchUp once, and logs its error where it is to be called again.
+// caughtUp calls CatchUp once. It logs the error if CatchUp will be called again.
 func (s *Subscription) caughtUp(ctx context.Context, gap Gap, delay time.Duration) bool {
 	s.catching(+1)
 	defer s.catching(-1)
@@ -80,7 +81,7 @@ func (s *Subscription) callCatchUp(ctx context.Context, gap Gap) (err error) {
 	return s.config.CatchUp(ctx, gap)
 }
 
-// catching counts those who are in what is the program's: CatchUp, and its log.
+// catching counts the goroutines that run the program's code: CatchUp, and its log.
 func (s *Subscription) catching(n int) {
 	s.l.mu.Lock()
 	defer s.l.mu.Unlock()

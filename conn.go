@@ -7,24 +7,24 @@ import (
 	"fmt"
 )
 
-// A Conn is a session with PostgreSQL: lib/pq's driver connection with
-// pgnotify's promises. It is what [sql.Conn.Raw] passes, and what [FromConn]
-// and [Unwrap] return.
+// A Conn is a session with PostgreSQL: lib/pq's driver connection with pgnotify's
+// promises. [sql.Conn.Raw] passes it, and [FromConn] and [Unwrap] return it.
 //
-// The methods of the interfaces of database/sql/driver are for database/sql,
-// one call at a time. All others, those of [NoticeConn], [NotificationConn],
-// [DisconnectConn], [CancelConn] and [SessionConn], are safe for concurrent use until the [sql.Conn] is closed;
-// then they return [ErrReleased], or [ErrClosed] where the session is gone too.
+// The methods of the interfaces of database/sql/driver are for database/sql, one call
+// at a time. All others, those of [NoticeConn], [NotificationConn], [DisconnectConn],
+// [CancelConn] and [SessionConn], are safe for concurrent use. Once the [sql.Conn] is
+// closed, those that return an error return [ErrReleased], or [ErrClosed] if the
+// session itself was closed first.
 type Conn struct {
 	s     *session
-	lease uint64 // 0: that of whoever has the session
+	lease uint64 // 0: the lease of whoever has the session
 }
 
-// checkLease returns why the handle no longer works, or nil.
+// checkLease returns why the handle no longer works, or nil if it does.
 func (c *Conn) checkLease() error { return c.s.checkLease(c.lease) }
 
-// ExecContext implements [driver.ExecerContext]. Without arguments the query
-// may hold several statements.
+// ExecContext implements [driver.ExecerContext]. Without arguments the query may
+// contain several statements.
 func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	res, err := c.exec(ctx, query, args)
 	if err != nil {
@@ -48,8 +48,8 @@ func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue)
 	return c.s.pq.ExecContext(background, query, args)
 }
 
-// QueryContext implements [driver.QueryerContext]. Without arguments the query
-// may hold several statements.
+// QueryContext implements [driver.QueryerContext]. Without arguments the query may
+// contain several statements.
 func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	rows, err := c.query(ctx, query, args)
 	if err != nil {
@@ -77,11 +77,11 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 	return newRows(c.s, inner, isReadOnly(query)), nil
 }
 
-// maxArgs is how many arguments the protocol can count.
+// maxArgs is the maximum number of arguments that the protocol can count.
 const maxArgs = 1<<16 - 1
 
-// checkArgs refuses what lib/pq refuses too: with binary_parameters that has it
-// take the session for busy ever after.
+// checkArgs refuses too many arguments before lib/pq does, which with binary_parameters
+// would take the session for busy ever after.
 func checkArgs(args []driver.NamedValue) error {
 	if len(args) > maxArgs {
 		return fmt.Errorf("pgnotify: %d arguments, at most %d are possible", len(args), maxArgs)
@@ -89,8 +89,8 @@ func checkArgs(args []driver.NamedValue) error {
 	return nil
 }
 
-// PrepareContext implements [driver.ConnPrepareContext]. COPY … FROM STDIN,
-// inside a transaction, gives a statement whose Exec takes a row, as in lib/pq.
+// PrepareContext implements [driver.ConnPrepareContext]. COPY … FROM STDIN inside a
+// transaction returns a statement whose Exec sends a row, as in lib/pq.
 func (c *Conn) PrepareContext(ctx context.Context, query string) (_ driver.Stmt, err error) {
 	if st := c.deferred(query); st != nil {
 		return st, nil
@@ -125,15 +125,15 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (_ driver.Tx,
 		return nil, err
 	}
 	t := newTx(ctx, c.s, inner)
-	if err := ctx.Err(); err != nil { // it came too late for the BEGIN: end rolls back
+	if err := ctx.Err(); err != nil { // it ended too late to stop the BEGIN; end rolls back
 		t.ask()
 		return nil, fmt.Errorf("pgnotify: %w: the transaction was rolled back", err)
 	}
 	return t, nil
 }
 
-// beginTx leaves to the server what opts do not say: lib/pq's BeginTx would ask for
-// READ WRITE, which a standby refuses.
+// beginTx sends only the options that are set: lib/pq's BeginTx would ask for READ
+// WRITE, which a standby refuses.
 func (s *session) beginTx(opts driver.TxOptions) (driver.Tx, error) {
 	if opts == (driver.TxOptions{}) {
 		return s.pq.Begin() //nolint:staticcheck // lib/pq's BeginTx has no other way
@@ -145,13 +145,13 @@ var errInTransaction = errors.New("pgnotify: begin: the session is in a transact
 
 // Begin implements [driver.Conn].
 //
-// Deprecated: it is there because the interface has it; database/sql calls
+// Deprecated: Begin exists only because the interface requires it; database/sql calls
 // BeginTx.
 func (c *Conn) Begin() (driver.Tx, error) {
 	return c.BeginTx(background, driver.TxOptions{})
 }
 
-// Ping implements [driver.Pinger] by a round trip to the server.
+// Ping implements [driver.Pinger] with a round trip to the server.
 func (c *Conn) Ping(ctx context.Context) (err error) {
 	if err := c.s.begin(ctx); err != nil {
 		return err
@@ -164,42 +164,42 @@ func (c *Conn) Ping(ctx context.Context) (err error) {
 	return rows.Close()
 }
 
-// CheckNamedValue implements [driver.NamedValueChecker] as lib/pq does: slices
-// become arrays, uint64 may have its high bit set.
+// CheckNamedValue implements [driver.NamedValueChecker] as lib/pq does: slices become
+// arrays, and a uint64 may have its high bit set.
 func (c *Conn) CheckNamedValue(v *driver.NamedValue) error {
 	return c.s.pq.CheckNamedValue(v)
 }
 
-// IsValid implements [driver.Validator]. database/sql calls it when the session
-// is returned to the pool: handlers are removed and handles end. It reports
-// false, and the session is closed, unless it is idle, in no transaction, and
+// IsValid implements [driver.Validator]. database/sql calls it when the session is
+// returned to the pool: handlers are removed, and handles end. It reports false, and
+// database/sql closes the session, unless the session is idle, in no transaction, and
 // has never listened.
 func (c *Conn) IsValid() bool { return c.s.returned() }
 
-// ResetSession implements [driver.SessionResetter]. database/sql calls it
-// before it gives the session to the next borrower. It is [driver.ErrBadConn] for
-// a session that has ended meanwhile, as far as the socket knows.
+// ResetSession implements [driver.SessionResetter]. database/sql calls it before it
+// gives the session to the next borrower. It returns [driver.ErrBadConn] if the session
+// has ended meanwhile, as far as the socket shows, or has listened.
 func (c *Conn) ResetSession(context.Context) error {
 	c.s.catchUp()
 	if c.s.lease.Load() != 0 && !c.s.returned() { // a wrapper hides IsValid
 		return driver.ErrBadConn
 	}
-	if !c.s.wire.Clean() || c.s.wire.Listened() { // a LISTEN within a function shows by what it brings
+	if !c.s.wire.Clean() || c.s.wire.Listened() { // the LISTEN of a function shows only by its notifications
 		return driver.ErrBadConn
 	}
 	c.s.beginLease()
 	return nil
 }
 
-// Close implements [driver.Conn]. It ends a request under way, and may be called
-// more than once.
+// Close implements [driver.Conn]. It ends a request under way, and may be called more
+// than once.
 func (c *Conn) Close() error {
 	c.s.close()
 	return nil
 }
 
-// Exec and Query are the forms of [driver.Execer] and [driver.Queryer], which
-// lib/pq has too. Deprecated interfaces, but wrappers may ask for them.
+// Exec and Query implement the deprecated [driver.Execer] and [driver.Queryer], as
+// lib/pq does, because wrappers may ask for them.
 
 // Exec calls ExecContext.
 func (c *Conn) Exec(query string, args []driver.Value) (driver.Result, error) {
@@ -219,32 +219,33 @@ func namedValues(args []driver.Value) []driver.NamedValue {
 	return named
 }
 
-// SessionConn tells about a session what the server reports of itself.
+// SessionConn is a session that reports what the server has said about it.
 type SessionConn interface {
-	// PID is the process id of the server's process, as in pg_stat_activity.
+	// PID returns the process id of the session's server process, as in
+	// pg_stat_activity.
 	PID() uint32
 
-	// TransactionStatus tells where in a transaction the session is. It does not
-	// ask the server.
+	// TransactionStatus returns where in a transaction the session is. It does not ask
+	// the server.
 	TransactionStatus() TransactionStatus
 
 	// ParameterStatus returns a setting that the server reports, such as
-	// server_version, TimeZone or in_hot_standby, and false for all others. It
-	// does not ask the server: a change on an idle session that does not listen
-	// is seen with the next statement.
+	// server_version, TimeZone or in_hot_standby, and false for all others. It does not
+	// ask the server: on an idle session that does not listen, a change is seen with
+	// the next statement.
 	ParameterStatus(name string) (string, bool)
 }
 
-// A TransactionStatus tells where in a transaction a session is.
+// A TransactionStatus says where in a transaction a session is.
 type TransactionStatus int
 
-// The states, as libpq's PQtransactionStatus names them.
+// The states of libpq's PQtransactionStatus.
 const (
 	TransactionUnknown TransactionStatus = iota // the session is lost
 	TransactionIdle                             // no transaction
 	TransactionActive                           // a request is under way
 	TransactionOpen                             // in a transaction, idle
-	TransactionFailed                           // in a transaction that failed, idle
+	TransactionFailed                           // in a failed transaction, idle
 )
 
 // String returns the status in words.

@@ -17,8 +17,8 @@ import (
 )
 
 // connect tries the hosts until one gives a session, as libpq does: in order or
-// shuffled; for prefer-standby first for a standby, then for any. It stops when
-// ctx has ended and when a server rejects the session for good.
+// shuffled, and for prefer-standby first for a standby, then for any server. It stops
+// when ctx ends or a server rejects the session for good.
 func (c *Connector) connect(ctx context.Context) (*session, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, withCause(ctx, err)
@@ -43,8 +43,8 @@ func (c *Connector) connect(ctx context.Context) (*session, error) {
 	return nil, connectError(failed)
 }
 
-// connectError is the error of all hosts. What the second pass of prefer-standby
-// only repeats is said once.
+// connectError joins the errors of all hosts. It drops errors that the second pass of
+// prefer-standby only repeats.
 func connectError(failed []error) error {
 	var different []error
 	for _, err := range failed {
@@ -59,7 +59,7 @@ func connectError(failed []error) error {
 	return fmt.Errorf("pgnotify: no host could be connected to:\n%w", errors.Join(different...))
 }
 
-// hosts returns the hosts in the order to try.
+// hosts returns the hosts in the order in which to try them.
 func (c *Connector) hosts() []transport.Endpoint {
 	hosts := transport.Endpoints(&c.config.Config)
 	if c.balances() {
@@ -68,13 +68,13 @@ func (c *Connector) hosts() []transport.Endpoint {
 	return hosts
 }
 
-// balances reports whether hosts, and the addresses of each, are to be shuffled.
+// balances reports whether hosts, and the addresses of each, are shuffled.
 func (c *Connector) balances() bool {
 	return c.config.LoadBalanceHosts == pq.LoadBalanceHostsRandom
 }
 
 // connectHost tries one host, address by address. Each address has its own
-// connect_timeout, as in libpq; the name look-up counts as part of the first.
+// connect_timeout, as in libpq; the name look-up counts toward that of the first.
 func (c *Connector) connectHost(ctx context.Context, host transport.Endpoint, attrs pq.TargetSessionAttrs) (*session, error) {
 	a, err := c.prepareAttempt(ctx, host, attrs)
 	if err != nil {
@@ -104,7 +104,7 @@ func (c *Connector) connectHost(ctx context.Context, host transport.Endpoint, at
 	return nil, errors.Join(failed...)
 }
 
-// sameAddress returns how many of the routes, from the first, are to one address.
+// sameAddress returns how many of the first routes lead to the same address.
 func sameAddress(routes []transport.Route) int {
 	n := 1
 	for n < len(routes) && routes[n].Fallback {
@@ -113,7 +113,7 @@ func sameAddress(routes []transport.Route) int {
 	return n
 }
 
-// An attempt is what one host is tried with.
+// An attempt holds what one host is tried with.
 type attempt struct {
 	c      *Connector
 	config *Config // for this attempt; BeforeConnect may have changed it
@@ -123,7 +123,7 @@ type attempt struct {
 	dialer *transport.Dialer
 }
 
-// prepareAttempt asks BeforeConnect.
+// prepareAttempt calls BeforeConnect.
 func (c *Connector) prepareAttempt(ctx context.Context, host transport.Endpoint, attrs pq.TargetSessionAttrs) (*attempt, error) {
 	a := &attempt{c: c, config: c.config, host: host, attrs: attrs, policy: c.policy, dialer: c.dialer}
 	if c.config.BeforeConnect == nil {
@@ -146,7 +146,7 @@ func (c *Connector) prepareAttempt(ctx context.Context, host transport.Endpoint,
 	return a, nil
 }
 
-// beforeConnect calls Config.BeforeConnect, which has connect_timeout for itself.
+// beforeConnect calls Config.BeforeConnect within a connect_timeout of its own.
 func (a *attempt) beforeConnect(ctx context.Context) error {
 	ctx, cancel := a.bound(ctx)
 	defer cancel()
@@ -156,7 +156,7 @@ func (a *attempt) beforeConnect(ctx context.Context) error {
 	return nil
 }
 
-// bound puts connect_timeout on ctx.
+// bound applies connect_timeout to ctx.
 func (a *attempt) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	t := a.config.ConnectTimeout
 	if t <= 0 {
@@ -165,11 +165,11 @@ func (a *attempt) bound(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeoutCause(ctx, t, fmt.Errorf("connect_timeout of %v expired", t))
 }
 
-// connectAddress tries one address, with the fallbacks of sslmode where they may
-// help. Whether its error is final depends on the last of them.
+// connectAddress tries one address, with the fallbacks of sslmode if they may help. The
+// last attempt decides whether the error is final.
 func (a *attempt) connectAddress(ctx context.Context, routes []transport.Route) (*session, error) {
 	var (
-		link   *transport.Conn // of the route before, if it connected
+		link   *transport.Conn // of the previous route, if it connected
 		last   error
 		failed []error
 	)
@@ -190,8 +190,8 @@ func (a *attempt) connectAddress(ctx context.Context, routes []transport.Route) 
 	return nil, err
 }
 
-// start connects by one route and has lib/pq start a session on it. The
-// connection is returned even if that failed.
+// start connects by one route and has lib/pq start a session on the connection, which
+// it returns even if lib/pq fails.
 func (a *attempt) start(ctx context.Context, route transport.Route) (*session, *transport.Conn, error) {
 	link, err := route.Connect(ctx)
 	if err != nil {
@@ -218,9 +218,9 @@ func (a *attempt) start(ctx context.Context, route transport.Route) (*session, *
 	return s, link, nil
 }
 
-// startLibpq runs lib/pq's start-up, authentication and parameters, and then
-// checks target_session_attrs. lib/pq gets no timeout, no TLS and no other host
-// to look after.
+// startLibpq runs lib/pq's start-up, authentication and parameters, and then checks
+// target_session_attrs. It leaves lib/pq no timeout, no TLS and no other host to deal
+// with.
 func (a *attempt) startLibpq(s *session) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -267,7 +267,7 @@ func (d *onceDialer) DialTimeout(network, address string, _ time.Duration) (net.
 	return d.Dial(network, address)
 }
 
-// startError is the error of a start-up that lib/pq gave up.
+// startError returns the error of a start-up that lib/pq gave up.
 func (s *session) startError(err error) error {
 	loss := s.wire.Loss()
 	switch {
@@ -281,8 +281,7 @@ func (s *session) startError(err error) error {
 	return loss.Err
 }
 
-// explain says where an attempt failed, and that it was for the time where it
-// was.
+// explain adds where an attempt failed, and the timeout if that was the reason.
 func (a *attempt) explain(ctx context.Context, place fmt.Stringer, err error) error {
 	var unreached *transport.Error
 	if errors.As(err, &unreached) { // names the place itself
@@ -292,7 +291,7 @@ func (a *attempt) explain(ctx context.Context, place fmt.Stringer, err error) er
 		place, a.config.User, cmp.Or(a.config.Database, a.config.User), withCause(ctx, err))
 }
 
-// withCause adds why ctx has ended to an error that tells of its end.
+// withCause adds why ctx has ended to an error that reports its end.
 func withCause(ctx context.Context, err error) error {
 	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
 		<-ctx.Done() // package net may have been faster than the timer that sets the cause
@@ -303,7 +302,7 @@ func withCause(ctx context.Context, err error) error {
 	return err
 }
 
-// finalError ends Connect whatever hosts are left.
+// finalError ends Connect even if there are hosts left.
 type finalError struct{ err error }
 
 func (e *finalError) Error() string { return e.err.Error() }
@@ -314,9 +313,9 @@ func isFinal(err error) bool {
 	return errors.As(err, &final)
 }
 
-// isRejection reports whether the server was reached and rejected the session,
-// other than for being overloaded, not ready yet, or about to end: then the other
-// hosts would too.
+// isRejection reports whether the server was reached and rejected the session for a
+// reason other than being overloaded, not ready or about to end. Other hosts would then
+// reject it too.
 func isRejection(err error) bool {
 	var server *pq.Error
 	if !errors.As(err, &server) || isKindError(err) {

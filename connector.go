@@ -16,63 +16,62 @@ import (
 	"github.com/pgnotify/pgnotify/internal/transport"
 )
 
-// Config says how to connect and what to do with what sessions hear. Start from
-// [ParseConfig], which fills in what the DSN, the environment and the service
-// file say; in a Config made by hand, Host, Port and User at least are to be
-// set. A zero field means the default that its comment states. The embedded
-// [pq.Config] has the parameters of lib/pq; of these, an empty SSLMode means
-// prefer, or require with TLSConfig or sslnegotiation=direct.
+// Config says how to connect, and what to do with what sessions receive. Start from
+// [ParseConfig], which reads the DSN, the environment and the service file. A Config
+// made by hand must set at least Host, Port and User. A zero field means the default
+// stated in its comment. The embedded [pq.Config] has lib/pq's parameters; its empty
+// SSLMode means prefer, or require with TLSConfig or sslnegotiation=direct.
 //
-// [NewConnector] copies a Config; functions may be called concurrently, for
+// [NewConnector] copies a Config. Its functions may be called concurrently for
 // different sessions.
 type Config struct {
 	pq.Config
 
-	// TLSConfig replaces what the ssl… parameters say about certificates and
-	// their verification; sslmode still says whether TLS is spoken, and may not be
-	// disable. An empty ServerName becomes the host. nil: the ssl… parameters.
+	// TLSConfig replaces what the ssl… parameters say about certificates and their
+	// verification. sslmode still decides whether TLS is used, and must not be disable.
+	// An empty ServerName becomes the host. nil: the ssl… parameters.
 	TLSConfig *tls.Config
 
-	// DialContext opens the connections, those of cancel requests too. addr is
-	// host:port, with the host as configured, or the path of a unix socket. nil: a
-	// [net.Dialer], with each address of a host's name tried in turn.
+	// DialContext opens the connections, including those of cancel requests. addr is
+	// host:port, with the host as configured, or the path of a Unix socket. nil: a
+	// [net.Dialer], which tries each address of a host name in turn.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
-	// KeepAlive is TCP's. The zero value is on, with Go's defaults (15 s, 15 s, 9
-	// probes); Enable false with a negative Idle is off.
+	// KeepAlive configures TCP keepalive. The zero value is on, with Go's defaults (15
+	// s, 15 s, 9 probes). Enable false with a negative Idle turns it off.
 	KeepAlive net.KeepAliveConfig
 
-	// TCPUserTimeout is how long sent data may remain unacknowledged before the
-	// connection is given up. 0: as the kernel does, about 15 minutes. Linux only;
-	// ignored elsewhere, as in libpq.
+	// TCPUserTimeout is how long sent data may stay unacknowledged before the
+	// connection is given up. 0: the kernel's default, about 15 minutes. It works on
+	// Linux only, and is ignored elsewhere, as in libpq.
 	TCPUserTimeout time.Duration
 
-	// CancelTimeout is how long a cancelled statement may take to end. Then its
+	// CancelTimeout is how long a cancelled statement may take to end before its
 	// session is closed. 0: 5 s.
 	CancelTimeout time.Duration
 
-	// StatementCacheSize is how many prepared statements a session keeps for
-	// queries with arguments, which then need one round trip instead of two. The one
-	// used longest ago makes room. 0: 256; negative: none, as behind a pooler that
-	// shares the server's sessions between transactions and does not know prepared
-	// statements. With binary_parameters there are none either.
+	// StatementCacheSize is how many prepared statements a session keeps for queries
+	// with arguments, which then need one round trip instead of two. The least recently
+	// used one makes room. 0: 256; negative: none, as behind a pooler that shares the
+	// server's sessions between transactions and does not support prepared statements.
+	// With binary_parameters none are kept.
 	StatementCacheSize int
 
-	// BeforeConnect is called before each host is tried, in each pass over the
-	// list, with a copy of the Config for that attempt: Host, Hostaddr and Port are
-	// those of the host, Multi is empty. The addresses of its name, and the
-	// fallbacks of sslmode, are tried with the same copy. It may change the copy, for example set a fresh
-	// password; what it does to the fields from KeepAlive on, and to
-	// TargetSessionAttrs and LoadBalanceHosts, is ignored. It has connect_timeout
-	// for itself. Its error ends Connect.
+	// BeforeConnect is called before each host is tried, in each pass over the list. It
+	// gets a copy of the Config in which Host, Hostaddr and Port are those of this host
+	// and Multi is empty; the copy also serves for all addresses of the host's name and
+	// for the fallbacks of sslmode. It may change the copy, for example to set a fresh
+	// password; changes to the fields from KeepAlive on, and to TargetSessionAttrs and
+	// LoadBalanceHosts, are ignored. It has a connect_timeout of its own. Its error
+	// ends Connect.
 	BeforeConnect func(ctx context.Context, config *Config) error
 
-	// OnConnect is called with each new session before the pool gets it. Its error
-	// closes the session and ends Connect.
+	// OnConnect is called with each new session before the pool gets it. If it returns
+	// an error, the session is closed and Connect fails.
 	OnConnect func(ctx context.Context, conn *Conn) error
 
-	// OnNotice is called with each notice of each session, those of the start-up
-	// too, before the handlers of [NoticeConn] and under the same rules.
+	// OnNotice is called with each notice of each session, including those of the
+	// start-up, before the handlers of [NoticeConn] and under the same rules.
 	OnNotice func(conn *Conn, notice *Notice)
 
 	// OnNotification is called with each notification of each session, before the
@@ -80,14 +79,15 @@ type Config struct {
 	OnNotification func(conn *Conn, notification Notification)
 
 	// OnDisconnect is called once for each session that the pool got, when it has
-	// ended, with the reason; that is [ClosedLocally] for one that the pool or the
-	// program closed. The handle tells the PID and nothing is to be run on it. It is
-	// called on a goroutine of its own. On Linux, macOS and the BSDs it is called
-	// at once for idle sessions too; elsewhere, when the session is used next.
+	// ended, with the reason: [ClosedLocally] if the pool or the program closed it. It
+	// runs on a goroutine of its own. conn still reports its PID, but must not be used
+	// for requests. On Linux, macOS and the BSDs it is called at once, even for idle
+	// sessions; elsewhere, when the session is next used, unless it listens or waits.
 	OnDisconnect func(conn *Conn, err *DisconnectError)
 
-	// Logger gets what has no other place to go: panics of handlers, notices that
-	// were dropped. No secrets, no statements. nil: [slog.Default].
+	// Logger records what cannot be returned to a caller: panics in handlers, dropped
+	// notices and notifications. It gets no secrets and no statements. nil:
+	// [slog.Default].
 	Logger *slog.Logger
 }
 
@@ -101,7 +101,7 @@ func (c *Config) cancelTimeout() time.Duration {
 	return defaultCancelTimeout
 }
 
-// Clone returns a copy that may be changed without a change of c.
+// Clone returns a copy that can be changed without affecting c. Functions are shared.
 func (c *Config) Clone() *Config {
 	clone := *c
 	clone.Config = c.Config.Clone()
@@ -111,27 +111,27 @@ func (c *Config) Clone() *Config {
 	return &clone
 }
 
-// String names the server, the user and the database, and nothing secret.
+// String returns the first server, the user and the database, and nothing secret.
 func (c Config) String() string {
 	return fmt.Sprintf("%s user=%s dbname=%s", transport.Endpoints(&c.Config)[0], c.User, c.Database)
 }
 
-// GoString is String: %#v shows no password either.
+// GoString returns String, so that %#v does not show the password either.
 func (c Config) GoString() string { return c.String() }
 
-// LogValue implements [slog.LogValuer] by String.
+// LogValue implements [slog.LogValuer] with String.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// A Connector opens sessions of one Config, for [sql.OpenDB]. It is immutable
-// and safe for concurrent use.
+// A Connector opens sessions with one Config, for [sql.OpenDB]. It is immutable and
+// safe for concurrent use.
 type Connector struct {
 	config *Config
 	policy *transport.Policy
 	dialer *transport.Dialer
 }
 
-// NewConnector returns a connector for a copy of config. Its errors are about
-// settings that contradict each other.
+// NewConnector returns a connector for a copy of config. It reports settings that are
+// invalid or contradict each other, and connects to nothing.
 func NewConnector(config *Config) (*Connector, error) {
 	if config == nil {
 		return nil, fmt.Errorf("pgnotify: NewConnector: the Config is nil; ParseConfig makes one")
@@ -160,8 +160,8 @@ func NewConnector(config *Config) (*Connector, error) {
 	return c, nil
 }
 
-// Connect opens a session, within connect_timeout for each address and ctx for
-// all. It implements [driver.Connector]; the session is a *[Conn].
+// Connect opens a session, within connect_timeout for each address and ctx for all of
+// them. It implements [driver.Connector]; the session is a *[Conn].
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	s, err := c.connect(ctx)
 	if err != nil {
@@ -174,7 +174,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	return &s.self, nil
 }
 
-// onConnect calls OnConnect, and closes the session if that fails or panics.
+// onConnect calls OnConnect, and closes the session if OnConnect fails or panics.
 func (s *session) onConnect(ctx context.Context) (err error) {
 	f := s.config.OnConnect
 	if f == nil {
@@ -191,10 +191,10 @@ func (s *session) onConnect(ctx context.Context) (err error) {
 	return err
 }
 
-// String is that of the Config: nothing secret.
+// String returns the Config's String, which holds nothing secret.
 func (c Connector) String() string { return c.config.String() }
 
-// GoString is String.
+// GoString returns String.
 func (c Connector) GoString() string { return c.String() }
 
 // Driver implements [driver.Connector].

@@ -18,23 +18,21 @@ import (
 type DisconnectError struct {
 	Reason DisconnectReason
 
-	// Err is the server's *[pq.Error] where it gave a reason, or else the
-	// system's error, together with the *pq.Error of the statement where the
-	// connection ended after that.
+	// Err is the server's *[pq.Error] if it gave a reason, or else the system's error,
+	// joined with the *pq.Error of the statement if the connection ended after it.
 	Err error
 
-	// Sent says that a part of the statement had been sent, so that it may or
-	// may not have been executed.
+	// Sent says that part of the statement was sent, so it may or may not have been
+	// executed.
 	Sent bool
 
-	// Time is when the loss was seen.
+	// Time is when the loss was detected.
 	Time time.Time
 
 	retry bool // database/sql may run the statement on another session
 }
 
-// Error names the reason, its cause, and whether the statement's outcome is
-// unknown.
+// Error returns the reason, its cause, and whether the statement's outcome is unknown.
 func (e *DisconnectError) Error() string {
 	text := "pgnotify: session lost: " + e.Reason.String()
 	if e.Err != nil {
@@ -49,21 +47,20 @@ func (e *DisconnectError) Error() string {
 // Unwrap returns Err.
 func (e *DisconnectError) Unwrap() error { return e.Err }
 
-// Is reports whether the error is [driver.ErrBadConn] for database/sql, which
-// then takes another session: only if nothing was sent, and no transaction was
-// open.
+// Is reports whether database/sql may retry on another session: target is
+// [driver.ErrBadConn], nothing was sent, and no transaction was open.
 func (e *DisconnectError) Is(target error) bool {
 	return target == driver.ErrBadConn && e.retry && !e.Sent
 }
 
-// IsDisconnect reports whether err says that a session was lost.
+// IsDisconnect reports whether err is or wraps a *[DisconnectError].
 func IsDisconnect(err error) bool {
 	var e *DisconnectError
 	return errors.As(err, &e)
 }
 
-// errCancelTimeout and libpqError are the errors with which pgnotify itself gives
-// up a session.
+// errCancelTimeout and libpqError are the errors with which pgnotify itself gives a
+// session up.
 var errCancelTimeout = errors.New("cancel_timeout expired")
 
 type libpqError struct{ cause any }
@@ -78,13 +75,13 @@ func newDisconnectError(loss *wire.Loss) *DisconnectError {
 	switch {
 	case loss.Fatal != nil:
 		e.Err = serverError(loss.Fatal)
-	case loss.Error != nil: // of the statement, whose answer broke off then
+	case loss.Error != nil: // of the statement, whose answer was then cut off
 		e.Err = fmt.Errorf("%w, after %w", loss.Err, serverError(loss.Error))
 	}
 	return e
 }
 
-// serverError gives an ErrorResponse the shape that lib/pq gives it.
+// serverError converts an ErrorResponse to lib/pq's type.
 func serverError(r *wire.Response) *pq.Error {
 	return &pq.Error{
 		Severity: r.Severity, Code: r.Code, Message: r.Message, Detail: r.Detail, Hint: r.Hint,
@@ -94,35 +91,34 @@ func serverError(r *wire.Response) *pq.Error {
 	}
 }
 
-// DisconnectConn is a session that tells when it is lost, also while it is idle
-// and nobody uses it.
+// DisconnectConn is a session that reports its loss, even while it is idle and nobody
+// uses it.
 //
-// On Linux, macOS and the BSDs the end of a connection is seen at once, by one
-// poller for the whole process. Elsewhere, and over a connection of DialContext
-// that has no descriptor, it is seen at once by a session that listens, waits, or
-// had Disconnected or WatchContext called, and by others when they are used next.
-// A network that falls silent ends no connection: see Config.KeepAlive and
-// Config.TCPUserTimeout. While rows are open, or a COPY is under way, the end is
-// seen by the next call for them.
+// On Linux, macOS and the BSDs, one poller for the whole process sees the end of a
+// connection at once. Elsewhere, and over a connection of DialContext that has no
+// descriptor, a session sees it at once if it listens, waits, or had Disconnected or
+// WatchContext called; other sessions see it when they are next used. A network that
+// falls silent ends no connection: see Config.KeepAlive and Config.TCPUserTimeout.
+// While rows are open, or a COPY is under way, the next call on them sees the end.
 type DisconnectConn interface {
-	// Disconnected returns a channel that is closed when the session is lost, or
+	// Disconnected returns a channel that is closed when the session is lost or
 	// returned to the pool.
 	Disconnected() <-chan struct{}
 
-	// DisconnectErr returns nil while the session lives, a *[DisconnectError] when
-	// it is lost, and [ErrReleased] when it was returned to the pool. It does not
-	// ask the server.
+	// DisconnectErr returns nil while the session lives, a *[DisconnectError] once it
+	// is lost, and [ErrReleased] once it was returned to the pool. It does not ask the
+	// server.
 	DisconnectErr() error
 
-	// WatchContext returns a copy of ctx that is cancelled when the session is
-	// lost, with the *[DisconnectError] as [context.Cause], or returned, with
-	// ErrReleased. Call cancel when you are done with it. It starts no goroutine.
+	// WatchContext returns a copy of ctx that is cancelled when the session is lost,
+	// with the *[DisconnectError] as [context.Cause], or returned to the pool, with
+	// ErrReleased. Call cancel when done with it. It starts no goroutine.
 	WatchContext(ctx context.Context) (_ context.Context, cancel context.CancelFunc)
 
-	// SyscallConn gives access to the session's socket, for a poller of one's own;
-	// the socket must not be read from, written to, or closed. It fails when the
+	// SyscallConn gives access to the session's socket, for a poller of the program's
+	// own. The socket must not be read, written or closed. SyscallConn fails when the
 	// session is lost or returned, and with [ErrNotSupported] over a connection of
-	// DialContext that has none. The RawConn fails when the session has ended.
+	// DialContext that has no socket. The RawConn fails once the session has ended.
 	SyscallConn() (syscall.RawConn, error)
 }
 
@@ -139,7 +135,7 @@ func (c *Conn) Disconnected() <-chan struct{} {
 	return e.over
 }
 
-// alreadyOver is the channel of what is over before anybody waits.
+// alreadyOver is a closed channel, for sessions that have already ended.
 var alreadyOver = func() chan struct{} {
 	c := make(chan struct{})
 	close(c)

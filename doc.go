@@ -1,16 +1,16 @@
-// Package pgnotify is a PostgreSQL driver for [database/sql] whose sessions can
-// hear: notices, and the notifications of LISTEN and NOTIFY, while they are idle
-// and while they are busy. [github.com/lib/pq] does the queries and the types;
-// pgnotify owns the connection underneath it and sees every message.
+// Package pgnotify is a [database/sql] driver for PostgreSQL that delivers
+// notices, and the notifications of LISTEN and NOTIFY, whether a session is idle
+// or busy. [github.com/lib/pq] runs the queries and converts the types; pgnotify
+// owns the connection underneath and sees every message.
 //
 // # Opening
 //
-// Import the package and open a pool, with any DSN that lib/pq takes:
+// Import the package and open a pool with any DSN that lib/pq accepts:
 //
 //	db, err := sql.Open("pgnotify", "postgres://user:password@db.example/app?sslmode=verify-full&sslrootcert=system")
 //
-// Settings that do not fit into a DSN, such as a [tls.Config] or a function that
-// is called with each notice, are fields of [Config]:
+// Settings that do not fit in a DSN, such as a [tls.Config] or a function to
+// call with each notice, are fields of [Config]:
 //
 //	config, err := pgnotify.ParseConfig(dsn)
 //	config.OnNotice = func(conn *pgnotify.Conn, n *pgnotify.Notice) { slog.Info("notice", "notice", n) }
@@ -18,13 +18,13 @@
 //	db := sql.OpenDB(connector)
 //
 // sslmode defaults to prefer, as in libpq: TLS if the server offers it. Only
-// verify-full makes sure who the server is. [ParseConfig] lists the parameters
-// that lib/pq does not have.
+// verify-full verifies the server's identity. [ParseConfig] lists the parameters
+// that pgnotify adds to those of lib/pq.
 //
 // # A session and its handle
 //
-// What is heard belongs to one session, so take one out of the pool, and then
-// its handle, a *[Conn]:
+// Notices and notifications belong to one session. Take a session from the pool,
+// and then its handle, a *[Conn]:
 //
 //	conn, err := db.Conn(ctx)
 //	if err != nil {
@@ -33,26 +33,27 @@
 //	defer conn.Close()
 //	pc, err := pgnotify.FromConn(conn)
 //
-// The handle works until conn is closed; then its methods return [ErrReleased].
-// Its methods may be called by several goroutines at a time, also while conn
-// runs statements. Closing conn returns the session to the pool without its
-// handlers. One that has listened is closed instead, so that the next borrower
-// never hears what it did not ask for.
+// The handle works until conn is closed; after that its methods return
+// [ErrReleased]. Its own methods are safe for concurrent use, even while conn
+// runs statements. Closing conn removes the session's handlers and returns the
+// session to the pool. A session that has listened is closed instead, so the
+// next borrower never receives what it did not ask for.
 //
 // # Notices
 //
-// [NoticeConn] has a function called with each notice of the session:
+// [NoticeConn] registers a function that is called with each notice of the
+// session:
 //
 //	remove := pc.AddNoticeHandler(func(n *pgnotify.Notice) { log.Println(n) })
 //	defer remove()
 //
-// When a statement returns, its notices have been handled. Config.OnNotice sees
-// those of all sessions, and those of the start-up too.
+// When a statement returns, its notices have been handled. Config.OnNotice
+// receives the notices of all sessions, including those of the start-up.
 //
 // # Notifications
 //
-// [NotificationConn] listens, and hands out what arrives, by handlers, one at a
-// time, or as an iteration:
+// [NotificationConn] listens, and delivers notifications to handlers, one at a
+// time, or through an iterator:
 //
 //	err := pc.Listen(ctx, "jobs")
 //	for n, err := range pc.Notifications(ctx, pgnotify.Timeout(time.Minute)) {
@@ -63,19 +64,20 @@
 //		...
 //	}
 //
-// [Timeout] and [StopAfter] end the loop quietly. What arrives between two waits
-// is kept, at least 32,768 notifications or 8 MiB of payload; what comes beyond
-// is counted, and a *[GapError] stands in its place in the sequence. [Notify]
-// sends, through a pool, a session, or a transaction.
+// [Timeout] and [StopAfter] end the loop without an error. Notifications that
+// arrive between two waits are kept: at least 32,768 of them or 8 MiB of
+// payload. Those beyond that are counted, and a *[GapError] takes their place in
+// the sequence. [Notify] sends a notification through a pool, a session or a
+// transaction.
 //
-// The server tells nothing to a session that is within a transaction or a
-// statement; it does so afterwards. A LISTEN or a NOTIFY within a transaction
-// takes effect with its commit.
+// While a session runs a statement or a transaction, the server holds its
+// notifications back and delivers them afterwards. A LISTEN or NOTIFY inside a
+// transaction takes effect when the transaction commits.
 //
 // # The Listener
 //
-// A [Listener] is a session of its own that reconnects, and serves any number of
-// subscribers:
+// A [Listener] has a session of its own, replaces it when it is lost, and serves
+// any number of subscribers:
 //
 //	l, err := pgnotify.NewListener(connector, nil)
 //	sub, err := l.Subscribe(ctx, "orders", "prices")
@@ -87,17 +89,17 @@
 //		...
 //	}
 //
-// A [Gap] stands in a subscriber's stream wherever something may be missing: after
-// a reconnect, and where the subscriber's queue was full. With
-// [SubscriptionConfig].CatchUp, a function is called in its place. [Subscription.Wake]
-// is for workers that only need to be woken. The page docs/listener.md has the
-// states, the loss model, and what NOTIFY costs.
+// A [Gap] marks each place in a subscriber's stream where notifications may be
+// missing: after a reconnect, and where the subscriber's queue was full. A
+// [SubscriptionConfig].CatchUp function is called in its place.
+// [Subscription.Wake] is for workers that only need to be woken. The page
+// docs/listener.md describes the states, the loss model, and the cost of NOTIFY.
 //
 // # Transactions
 //
-// [InTx] commits when its function returns nil, and rolls back when it returns an
-// error or panics. [InSavepoint] does the same for a part of a transaction, which
-// goes on when that part fails:
+// [InTx] commits when its function returns nil, and rolls back when it returns
+// an error or panics. [InSavepoint] does the same for part of a transaction; if
+// that part fails, the transaction continues:
 //
 //	err := pgnotify.InTx(ctx, db, nil, func(tx *sql.Tx) error {
 //		if err := move(ctx, tx, 30, "ann", "bob"); err != nil {
@@ -110,124 +112,129 @@
 //		return nil
 //	})
 //
-// The function's error comes out as it is. Where COMMIT fails with a
-// *[DisconnectError] that says Sent, the transaction may have been committed.
+// The function's error is returned unchanged. If COMMIT fails with a
+// *[DisconnectError] whose Sent is true, the transaction may have been
+// committed.
 //
 // # Context and cancellation
 //
-// When the context of a request ends, the server is asked to cancel the
-// statement, over a connection with the same TLS. The call returns when the
-// statement has ended and the cancel request can hit no other. The session
-// stays usable, within a transaction after a rollback. The error is ctx.Err()
-// for [errors.Is], and has the server's *pq.Error with the code 57014 for
-// [errors.As]. A statement that does not end within Config.CancelTimeout costs
-// its session. A context that has ended already sends nothing, but for the
-// ROLLBACK of its transaction.
+// When the context of a request ends, pgnotify asks the server to cancel the
+// statement, over a connection with the same TLS. The call returns once the
+// statement has ended and the cancel request can no longer hit another one. The
+// session stays usable; inside a transaction, after a rollback. [errors.Is]
+// finds ctx.Err() in the error, and [errors.As] finds the server's *pq.Error
+// with code 57014. If the statement does not end within Config.CancelTimeout,
+// its session is closed. With a context that has already ended, nothing is sent
+// except the ROLLBACK of its transaction.
 //
-// Ctrl-C is a context too, that of [os/signal.NotifyContext]: it ends the
-// statement, and the program may go on with the session.
+// Ctrl-C works the same way through [os/signal.NotifyContext]: the statement
+// ends, and the program may go on using the session.
 //
-// The context of BeginTx holds for COMMIT, and for statements of the transaction
-// that have none of their own. When it ends, the transaction is rolled back; what
-// comes on its session before that, and may write, is not sent and gets
-// [sql.ErrTxDone].
+// The context of BeginTx governs COMMIT, and those statements of the transaction
+// that have no context of their own. When it ends, the transaction is rolled
+// back. A statement that reaches its session before database/sql has asked for
+// the rollback is not sent and fails with [sql.ErrTxDone].
 //
-// Who has no hold of a statement's context can end it by the session:
+// Code that does not hold a statement's context can end it through the session:
 // [CancelConn] cancels what runs there, and whoever runs it gets 57014.
 //
-// Rows that are closed early do not have their query run to its end for nothing:
-// outside a transaction, a SELECT, TABLE or VALUES that has more than 1 MiB to come
-// is cancelled. In a transaction, where that would be an error, and of any other
-// statement, all is read.
+// Closing rows early does not run the query to its end for nothing. Outside a
+// transaction, a SELECT, TABLE or VALUES with more than 1 MiB still to come is
+// cancelled. Inside a transaction, where cancelling would fail the transaction,
+// and for all other statements, the rest is read and discarded.
 //
 // # Prepared statements
 //
-// A session keeps the statements of its queries with arguments, 256 of them by
-// default, so that each is prepared once and then needs one round trip. It forgets them
-// when it changes itself what they are about: tables and functions, its search_path, its
-// time zone and the like, or when it runs DEALLOCATE or DISCARD ALL. Up to the end of a
-// transaction that does so it keeps none, and a query costs what it costs with lib/pq.
+// Each session keeps the prepared statements of its queries with arguments, 256
+// by default, so a query is prepared once and then needs one round trip. The
+// session forgets them when it changes what they depend on: tables and
+// functions, its search_path, its time zone and the like; or when it runs
+// DEALLOCATE or DISCARD ALL. If that happens in a transaction, it keeps none
+// until the transaction ends, and queries cost what they cost with lib/pq.
 //
-// What another session changes, or a function, shows by an error, and the statement is
-// prepared and run again, which nobody notices; except in a transaction: there the error
-// is the statement's (0A000, 26000, 42883), because the transaction has failed, and it
-// works after the rollback. One thing no error tells of: when another session changes
-// the type of a column, the arguments of a statement that is kept are read as of the old
-// type, if the server can convert that. 007 for a column that was an integer and is a
-// text now becomes 7; a time with a zone loses that where timestamp was made timestamptz;
-// and where real was made double precision, digits are lost. After such a change replace
-// the sessions.
+// A change made by another session, or inside a function, surfaces as an error.
+// pgnotify then prepares and runs the statement again, and nobody notices. In a
+// transaction it cannot, because the transaction has failed: the statement
+// returns the error (0A000, 26000, 42883) and works again after the rollback.
+// One change causes no error. When another session changes the type of a column,
+// the arguments of a kept statement are still read as the old type, if the
+// server can convert it: 007 becomes 7 for a column that was an integer and is
+// now text; a time loses its zone where timestamp became timestamptz; digits are
+// lost where real became double precision. Replace the sessions after such a
+// change.
 //
-// A pooler that shares the server's sessions between transactions has to know prepared
-// statements, as PgBouncer does since 1.21; for others set Config.StatementCacheSize to
-// -1, or statement_cache_size=0, or binary_parameters=yes. After some executions the
-// server may choose a plan that does not depend on the arguments: see its
-// plan_cache_mode.
+// A pooler that shares the server's sessions between transactions must support
+// prepared statements, as PgBouncer has since 1.21. For other poolers, set
+// Config.StatementCacheSize to -1, or put statement_cache_size=0 or
+// binary_parameters=yes in the DSN. After some executions the server may choose
+// a plan that does not depend on the arguments; see its plan_cache_mode.
 //
 // # Disconnection
 //
-// A request on a session that is lost fails with a *[DisconnectError]: its Reason
-// says why, its Err is what the server or the system said, and Sent says whether
-// a part of the statement had been sent. Then its outcome is unknown, and it is
-// for the program to find out, or to try again. If nothing was sent and no
-// transaction was open, database/sql takes another session by itself. No
-// statement is sent twice.
+// A request on a lost session fails with a *[DisconnectError]. Its Reason says
+// why the session was lost, its Err is the error of the server or the system,
+// and Sent says whether part of the statement was sent. If so, the outcome is
+// unknown, and the program must find it out or try again. If nothing was sent
+// and no transaction was open, database/sql retries on another session by
+// itself. pgnotify sends no statement twice.
 //
-// The pool replaces a lost session by itself. For those who must know at once,
-// idle or not, Config.OnDisconnect is told of all sessions, and [DisconnectConn]
-// tells of one: by a channel, or by a context for what may go on only as long as
-// the session lives, and its lock with it:
+// The pool replaces a lost session by itself. A program that must know at once,
+// even while the session is idle, has Config.OnDisconnect for all sessions and
+// [DisconnectConn] for one. The latter offers a channel, and a context for work
+// that may continue only while the session, and any lock it holds, lives:
 //
 //	watched, stop := pc.WatchContext(ctx)
 //	defer stop()
 //	err := work(watched)
 //	err = context.Cause(watched) // a *DisconnectError, if the session was lost
 //
-// "At once" is on Linux, macOS and the BSDs. Elsewhere it holds for sessions that
-// listen, wait, or were asked for such a channel or context; others see their loss
-// when they are used next. A network that falls silent is found by keepalives,
-// after two and a half minutes by default, and by Config.TCPUserTimeout. The page
-// docs/disconnection.md has tables of all this.
+// "At once" applies to Linux, macOS and the BSDs. Elsewhere it applies to
+// sessions that listen, wait, or were asked for such a channel or context; other
+// sessions see their loss when they are next used. A network that falls silent
+// is detected by keepalives, after two and a half minutes by default, and by
+// Config.TCPUserTimeout. The page docs/disconnection.md has the details in
+// tables.
 //
 // # sql.Conn.Raw
 //
-// [FromConn] is a shorthand. The standard library's door to a session is
-// [sql.Conn.Raw], which passes a *[Conn]. It implements the small interfaces
-// [NoticeConn], [NotificationConn], [DisconnectConn], [CancelConn] and [SessionConn]:
+// [FromConn] is a shorthand for [sql.Conn.Raw], the standard library's access to
+// a session. Raw passes a *[Conn], which implements the small interfaces
+// [NoticeConn], [NotificationConn], [DisconnectConn], [CancelConn] and
+// [SessionConn]:
 //
 //	err := conn.Raw(func(driverConn any) error {
 //		return driverConn.(pgnotify.NotificationConn).Listen(ctx, "jobs")
 //	})
 //
-// Raw holds the lock of conn until the function returns: do not wait in it. Under
-// a wrapper, such as one for tracing, driverConn is the wrapper; [Unwrap] looks
-// under it.
+// Raw holds the lock of conn until the function returns, so do not wait inside
+// it. Under a wrapper, such as one for tracing, driverConn is the wrapper;
+// [Unwrap] finds the *Conn beneath it.
 //
 // # Platforms
 //
-// The package is pure Go, for all systems with TCP or unix sockets. Config's
-// TCPUserTimeout has an effect on Linux only.
+// The package is pure Go and runs on every system with TCP or Unix sockets.
+// Config's TCPUserTimeout has an effect on Linux only.
 //
 // # Debugging
 //
-// Config.Logger, or else [slog.Default], gets what has no other place to go: the
-// panics of handlers, and notices that were dropped. ListenerConfig.Logger gets what
-// happens to a [Listener]. No statement and no
-// password is logged. [Conn.PID] is the session's pid in pg_stat_activity, and
-// application_name there is the program's name if the DSN does not say
-// otherwise.
+// Config.Logger, or [slog.Default] if it is nil, records what cannot be returned
+// to a caller: panics in handlers, and dropped notices and notifications.
+// ListenerConfig.Logger records what happens to a [Listener]. Statements and
+// passwords are never logged. [Conn.PID] is the session's pid in
+// pg_stat_activity, where application_name is the program's name unless the DSN
+// sets another.
 //
 // # Limits
 //
-// What lib/pq cannot do, pgnotify cannot: SCRAM with channel binding,
-// pipelining, replication, COPY TO STDOUT (which costs the session).
-// Passphrases of keys, certificate revocation lists and GSSAPI encryption are
-// not supported. Channel names have at most [MaxChannelName] bytes and payloads
-// [MaxPayload], as the server has it. Behind a pooler that shares server
-// sessions between transactions, such as PgBouncer in transaction mode, LISTEN
-// does not work, with any driver; [ListenerConfig].DeliveryProbe finds out. Server errors above 30,000 bytes are
-// shortened, because lib/pq cannot read them. In a database with the encoding
-// SQL_ASCII, the server refuses to send text that is not valid UTF-8, payloads
-// included, and ends the session (22021); after SET client_encoding = 'SQL_ASCII'
-// it passes through as it is.
+// pgnotify shares lib/pq's limits: no SCRAM with channel binding, no pipelining,
+// no replication, and no COPY TO STDOUT (which costs the session). Passphrases
+// of keys, certificate revocation lists and GSSAPI encryption are not supported.
+// Channel names have at most [MaxChannelName] bytes and payloads at most
+// [MaxPayload], the server's limits. Behind a pooler that shares server sessions
+// between transactions, such as PgBouncer in transaction mode, LISTEN does not
+// work with any driver; [ListenerConfig].DeliveryProbe detects this. Server
+// errors above 30,000 bytes are shortened, because lib/pq cannot read them. In a
+// database with the encoding SQL_ASCII, the server refuses to send text that is
+// not valid UTF-8, payloads included, and ends the session (22021); after SET
+// client_encoding = 'SQL_ASCII' such text passes through unchanged.
 package pgnotify

@@ -6,16 +6,16 @@ import (
 	"database/sql/driver"
 )
 
-// DriverName is the name that the driver is registered under.
+// DriverName is the name under which the driver is registered with database/sql.
 const DriverName = "pgnotify"
 
 func init() { sql.Register(DriverName, &Driver{}) }
 
-// Driver is the driver.Driver registered as "pgnotify". The zero value is ready
-// for use, and safe for concurrent use.
+// Driver is the [driver.Driver] registered as "pgnotify". The zero value is ready to
+// use, and safe for concurrent use.
 type Driver struct{}
 
-// Open opens a session. database/sql calls OpenConnector instead.
+// Open opens a session without a context. database/sql calls OpenConnector instead.
 func (d *Driver) Open(dsn string) (driver.Conn, error) {
 	c, err := d.OpenConnector(dsn)
 	if err != nil {
@@ -24,8 +24,8 @@ func (d *Driver) Open(dsn string) (driver.Conn, error) {
 	return c.Connect(context.Background())
 }
 
-// OpenConnector implements [driver.DriverContext]: it parses the DSN as
-// [ParseConfig] does, once for the pool.
+// OpenConnector implements [driver.DriverContext]. It parses the DSN as [ParseConfig]
+// does, once for the whole pool.
 func (d *Driver) OpenConnector(dsn string) (driver.Connector, error) {
 	config, err := ParseConfig(dsn)
 	if err != nil {

@@ -13,10 +13,10 @@ import (
 	"github.com/lib/pq"
 )
 
-// ParseConfig reads a DSN in any form that lib/pq takes, keyword=value or URL,
-// with the PG… environment variables and the service file, as [pq.NewConfig]
-// does. Lists of hosts are read as libpq reads them, also those of a URL
-// (postgres://a:5432,b:5433/db). It knows these parameters beside lib/pq's:
+// ParseConfig reads a DSN in any form that lib/pq accepts, keyword=value or URL,
+// together with the PG… environment variables and the service file, as [pq.NewConfig]
+// does. It reads lists of hosts as libpq does, including those of a URL
+// (postgres://a:5432,b:5433/db). Besides lib/pq's parameters it knows these:
 //
 //	keepalives            1 or 0: TCP keepalive on or off
 //	keepalives_idle       seconds of silence before the first probe
@@ -27,7 +27,7 @@ import (
 //	cancel_timeout        seconds that a cancelled statement may take to end
 //	statement_cache_size  prepared statements kept by a session
 //
-// No error holds a value of the DSN that could be a password.
+// Errors never contain a value of the DSN that could be a password.
 func ParseConfig(dsn string) (*Config, error) {
 	config, err := parseServers(dsn)
 	if err != nil {
@@ -46,8 +46,8 @@ func ParseConfig(dsn string) (*Config, error) {
 	return config, nil
 }
 
-// parseServers has lib/pq read everything but the list of servers. With a
-// service file, which may hold a list, it reads that too.
+// parseServers has lib/pq read everything but the list of servers. With a service file,
+// which may contain such a list, lib/pq reads that too.
 func parseServers(dsn string) (*Config, error) {
 	given, err := readSettings(dsn)
 	if err != nil {
@@ -121,7 +121,7 @@ var parameters = map[string]func(*Config, string) error{
 			return fmt.Errorf("%q is not a number", v)
 		}
 		if c.StatementCacheSize = int(n); n == 0 {
-			c.StatementCacheSize = -1 // 0 in a DSN says none; in a Config it is the default
+			c.StatementCacheSize = -1 // 0 means none in a DSN; in a Config it means the default
 		}
 		return nil
 	},
@@ -136,8 +136,8 @@ var parameters = map[string]func(*Config, string) error{
 	},
 }
 
-// setKeepAlive sets one of the keepalive numbers; 0 means the default, as in
-// libpq, and turned off stays off.
+// setKeepAlive sets one of the keepalive numbers. As in libpq, 0 means the default, and
+// keepalive that is turned off stays off.
 func (c *Config) setKeepAlive(v string, set func(*net.KeepAliveConfig, int)) error {
 	n, err := parseCount(v)
 	if err != nil || n == 0 || c.Runtime["keepalives"] == "0" || c.KeepAlive.Idle < 0 {
@@ -159,10 +159,10 @@ func parseCount(v string) (int, error) {
 // errTLSConfig tells users of lib/pq's RegisterTLSConfig what to use instead.
 var errTLSConfig = fmt.Errorf("%w: sslmode=pqgo-NAME belongs to pq.RegisterTLSConfig; set Config.TLSConfig, and open with NewConnector and sql.OpenDB", ErrNotSupported)
 
-// checkSSLMode refuses what lib/pq makes of sslmode in two cases. It turns TLS off
-// for all hosts when the first one is a unix socket, which is noticed for those
-// of a service file only; the others are read here. And it knows sslmodes that
-// are names of TLS configurations.
+// checkSSLMode refuses two settings that lib/pq would misread or that pgnotify does not
+// support. lib/pq turns TLS off for all hosts if the first one is a Unix socket; this
+// check is for lists in a service file, since other lists are read here. And lib/pq
+// accepts sslmodes that are names of TLS configurations.
 func (c *Config) checkSSLMode() error {
 	if strings.HasPrefix(string(c.SSLMode), "pqgo-") {
 		return errTLSConfig
@@ -177,8 +177,8 @@ func isUnixHost(host string) bool {
 	return filepath.IsAbs(host) || strings.HasPrefix(host, "@")
 }
 
-// dsnError rewrites those of lib/pq's errors that quote the DSN, where a
-// password may stand anywhere.
+// dsnError rewrites those errors of lib/pq that quote the DSN, in which a password may
+// stand anywhere.
 func dsnError(err error) error {
 	text := err.Error()
 	switch {
@@ -192,15 +192,15 @@ func dsnError(err error) error {
 	return fmt.Errorf("pgnotify: DSN: %w", err)
 }
 
-// errName is about a part of a DSN that stands where a parameter's name should: the
-// name is sent to the server, and its error would tell it.
+// errName is the error for text that stands where a parameter's name should. lib/pq
+// would send the name to the server, whose error would quote it.
 var errName = errors.New("pgnotify: the DSN has a parameter whose name is not made of letters, digits, _, $ and .; a URL begins with postgres:// or postgresql://")
 
-// errURL is about a URL that cannot be read, or that would be misread.
+// errURL is the error for a URL that cannot be read, or that would be misread.
 var errURL = errors.New("pgnotify: the DSN is not a valid URL; characters such as # / ? % @ : in a user name or password must be percent-encoded")
 
-// setDefaults gives zero fields of the embedded pq.Config the values that
-// ParseConfig would have given them.
+// setDefaults gives zero fields of the embedded pq.Config the values that ParseConfig
+// would have given them.
 func (c *Config) setDefaults() {
 	if c.Host == "" && !c.Hostaddr.IsValid() {
 		c.Host = "localhost"
@@ -219,8 +219,8 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// programName is the default of application_name: what the server would show of
-// it, at most 63 printable bytes.
+// programName returns the default of application_name: as much of the program's name as
+// the server would show, at most 63 printable bytes.
 func programName() string {
 	name := strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {

@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// An Event is something that a subscriber hears: a notification or, where Gap is
-// not nil, a gap, which is the subscriber's own.
+// An Event is what a subscriber receives: a notification or, if Gap is not nil, a gap.
+// The subscriber owns the Gap.
 type Event struct {
 	Notification
 	Gap *Gap
 }
 
-// Events returns the channel of what the subscriber hears, always the same. It is closed
-// when the subscription has ended, with what was in the queue still to be taken (unless
-// there is a CatchUp, or [OverflowDropOldest]), and Err then tells why. Where many come
-// together, All costs less.
+// Events returns the subscription's channel, the same one on each call. The channel is
+// closed when the subscription has ended and, unless there is a CatchUp or
+// [OverflowDropOldest], its queue has been read; Err then tells why. For bursts of
+// notifications, All is cheaper.
 func (s *Subscription) Events() <-chan Event {
 	s.opened.Do(s.open)
 	return s.queue.out
@@ -26,7 +26,7 @@ func (s *Subscription) open() {
 	s.l.mu.Lock()
 	defer s.l.mu.Unlock()
 	switch {
-	case s.stop != nil: // the pump's outlet is there
+	case s.stop != nil: // the pump has an outlet
 	case s.config.Overflow == OverflowDropOldest && !s.ended:
 		s.startPumpLocked()
 	default:
@@ -34,9 +34,10 @@ func (s *Subscription) open() {
 	}
 }
 
-// All iterates over the notifications. A gap is a *[GapError], after which the
-// iteration goes on if the loop does; any other error ends it: that of ctx or, when
-// there is nothing left to take, what Err tells. Breaking out of the loop loses nothing.
+// All iterates over the notifications, and blocks while there are none. A gap is a
+// *[GapError], after which the loop may go on. Any other error ends the iteration: that
+// of ctx or, once the queue of an ended subscription is empty, that of Err. Breaking
+// out of the loop loses nothing.
 func (s *Subscription) All(ctx context.Context) iter.Seq2[Notification, error] {
 	return func(yield func(Notification, error) bool) {
 		for s.yieldQueued(ctx.Done(), yield) {
@@ -52,18 +53,18 @@ func (s *Subscription) All(ctx context.Context) iter.Seq2[Notification, error] {
 	}
 }
 
-// yieldQueued yields what is in the queue, as long as that takes no waiting, and
-// reports whether the loop goes on.
+// yieldQueued yields what is in the queue without waiting, and reports whether the loop
+// goes on.
 func (s *Subscription) yieldQueued(done <-chan struct{}, yield func(Notification, error) bool) bool {
 	var e Event
 	for {
 		select {
 		case <-done:
-			return true // next tells
+			return true // next returns the error
 		default:
 		}
 		if !s.queue.take(&e) {
-			return true // next tells
+			return true // next waits
 		}
 		if !e.yield(yield) {
 			return false
@@ -79,12 +80,12 @@ func (e *Event) yield(yield func(Notification, error) bool) bool {
 	return yield(e.Notification, nil)
 }
 
-// Wake waits until there is something to look at: a notification, a gap, or that
-// maxWait has passed, which may be 0. It takes all that is in the queue, so that a
-// burst wakes once, or a few times if it is large; who needs the notifications themselves must not use it. It is
-// what a worker waits with for jobs in a table: after each return it takes jobs
-// until there are none. Where there is a CatchUp, or [OverflowDropOldest] with Events, a
-// burst may wake it more than once. Its error is that of ctx, or what Err tells.
+// Wake blocks until a notification or a gap has arrived, or maxWait, which may be 0,
+// has passed. It is for workers that poll a table of jobs: after each return, take jobs
+// until none are left. Wake empties the queue, so a burst wakes it once, or a few times
+// if it is large; with a CatchUp, or [OverflowDropOldest] and Events, it may do so more
+// often. Wake discards the notifications; to read them, use All or Events. The error is
+// that of ctx or, after the end of the subscription, that of Err.
 func (s *Subscription) Wake(ctx context.Context, maxWait time.Duration) error {
 	timer := time.NewTimer(maxWait)
 	defer timer.Stop()
@@ -97,7 +98,7 @@ func (s *Subscription) Wake(ctx context.Context, maxWait time.Duration) error {
 	}
 }
 
-// whyEnded returns err, or what Err tells, if that is the end of the queue.
+// whyEnded returns Err's error if err is the end of the queue, and err otherwise.
 func (s *Subscription) whyEnded(err error) error {
 	if err == errEnd {
 		return s.Err()

@@ -11,16 +11,16 @@ import (
 type GapCause int
 
 const (
-	// GapOverflow: notifications came faster than they were taken.
+	// GapOverflow: notifications came faster than the program took them.
 	GapOverflow GapCause = iota + 1
-	// GapReconnect: the session of a Listener was lost, and another one listens
-	// now. What was sent in between was not heard.
+	// GapReconnect: the session of a Listener was lost, and another one listens now.
+	// What was sent in between was not received.
 	GapReconnect
-	// GapListenLost: the session of a Listener lives, but it did not listen any
-	// more. It does again.
+	// GapListenLost: the session of a Listener was alive but no longer listened. It
+	// listens again.
 	GapListenLost
-	// GapSubscribed: the subscription has begun. Only [SubscriptionConfig].CatchUp
-	// is told.
+	// GapSubscribed: the subscription has begun. Only [SubscriptionConfig].CatchUp gets
+	// this cause.
 	GapSubscribed
 )
 
@@ -39,17 +39,16 @@ func (c GapCause) String() string {
 	return gapTexts[c]
 }
 
-// A Gap is a place in a stream of notifications where some may be missing: from
-// here on, look again at what they would have told. It is a value that stays
-// valid.
+// A Gap marks a place in a stream of notifications where some may be missing: from here
+// on, look again at what they would have told. A Gap may be kept.
 type Gap struct {
 	Cause    GapCause
-	Err      error     // what lies behind the cause, nil where nothing does
+	Err      error     // the error behind the cause; nil if there is none
 	From, To time.Time // when the first and the last one can have been missed, by this program's clock
-	Dropped  uint64    // how many were received and not kept
+	Dropped  uint64    // how many were received and discarded
 }
 
-// String names the cause, and how many were dropped.
+// String returns the cause, the number dropped, and the error.
 func (g Gap) String() string {
 	text := g.Cause.String()
 	if g.Dropped > 0 {
@@ -73,8 +72,8 @@ func (g Gap) LogValue() slog.Value {
 	return slog.GroupValue(append(attrs, slog.Time("from", g.From), slog.Time("to", g.To))...)
 }
 
-// and returns the gap that g and a later one make together, either of which may
-// be nil. It changes g. An overflow says less than another cause.
+// and merges g and a later gap, either of which may be nil, into g and returns it. Any
+// other cause takes precedence over an overflow.
 func (g *Gap) and(later *Gap) *Gap {
 	if g == nil || later == nil {
 		return cmp.Or(g, later)
@@ -94,8 +93,8 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// dropped returns the gap, which may be nil, with n more notifications missing.
-// It changes g.
+// dropped counts n more missing notifications in g, or in a new gap if g is nil, and
+// returns it.
 func (g *Gap) dropped(n int) *Gap {
 	now := time.Now()
 	if g == nil {
@@ -106,14 +105,14 @@ func (g *Gap) dropped(n int) *Gap {
 	return g
 }
 
-// A GapError carries a Gap through an iterator of notifications. The iteration
-// may go on after it.
+// A GapError carries a Gap out of an iteration or a wait for notifications, which may
+// go on after it.
 type GapError struct{ Gap Gap }
 
-// Error names the cause, and how many were dropped.
+// Error returns the text of the Gap.
 func (e *GapError) Error() string {
 	return "pgnotify: notifications may be missing: " + e.Gap.String()
 }
 
-// Unwrap returns what lies behind the gap.
+// Unwrap returns the error behind the gap, which may be nil.
 func (e *GapError) Unwrap() error { return e.Gap.Err }

@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// While the driver runs a statement, database/sql holds the lock of the session,
-// which the goroutine needs that asks for the rollback of a transaction whose
-// context has ended. So a statement that has to wait for it gives way: it returns
-// driver.ErrSkip, on which database/sql frees the lock, takes it again, has the
-// statement prepared, frees and takes it again, and runs it. A statement of the
-// transaction itself waits in vain and is refused: database/sql asks for the
-// rollback only after it. Who calls ExecContext within sql.Conn.Raw gets
-// driver.ErrSkip itself, as from any driver.
+// While the driver runs a statement, database/sql holds the session's lock. The
+// goroutine that asks for the rollback of a transaction whose context has ended needs
+// that lock. So a statement that must wait for the rollback gives way: it returns
+// driver.ErrSkip. database/sql then releases and retakes the lock, has the statement
+// prepared, releases and retakes the lock, and runs the statement. A statement of the
+// transaction itself waits in vain and is refused: database/sql asks for the rollback
+// only after it. Callers of ExecContext inside sql.Conn.Raw get driver.ErrSkip itself,
+// as from any driver.
 
-// lockPatience is how long the lock is held to make sure that who waits for it
-// is next: a sync.Mutex is handed over when its waiter has waited for 1 ms. The
-// rest is for a busy machine.
+// lockPatience is how long the lock is held to make sure that its waiter gets it next:
+// a sync.Mutex is handed over once its waiter has waited for 1 ms. The rest is for a
+// busy machine.
 const lockPatience = 5 * time.Millisecond
 
-// giveWay returns the error for database/sql of a statement that ended with err.
+// giveWay returns what database/sql gets for a statement that ended with err.
 func (s *session) giveWay(query string, err error) error {
 	var refused *refusedError
 	if !errors.As(err, &refused) {
@@ -34,7 +34,7 @@ func (s *session) giveWay(query string, err error) error {
 	return driver.ErrSkip
 }
 
-// A deferredStmt is what a statement that gave way is prepared as.
+// A deferredStmt is the prepared form of a statement that gave way.
 type deferredStmt struct {
 	c     *Conn
 	query string
@@ -45,8 +45,8 @@ var (
 	_ driver.StmtQueryContext = (*deferredStmt)(nil)
 )
 
-// deferred returns the statement that gave way, when database/sql comes back with
-// it, or nil.
+// deferred returns the statement that gave way when database/sql comes back with it, or
+// nil.
 func (c *Conn) deferred(query string) driver.Stmt {
 	left := c.s.op.unfinished
 	if left == nil {
@@ -61,7 +61,7 @@ func (c *Conn) deferred(query string) driver.Stmt {
 	return &deferredStmt{c, query}
 }
 
-// NumInput implements driver.Stmt: it is the server's to count.
+// NumInput implements driver.Stmt; -1 leaves the counting to the server.
 func (*deferredStmt) NumInput() int { return -1 }
 
 // Close implements driver.Stmt.

@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// handlers is a list of functions that may change while it is being walked.
-// The zero value is empty. Methods are safe for concurrent use.
+// handlers is a list of functions that may change while it is being walked. The zero
+// value is empty. Its methods are safe for concurrent use.
 type handlers[F any] struct {
 	mu   sync.Mutex // serialises changes of list
 	list atomic.Pointer[[]*F]
@@ -31,7 +31,7 @@ func (h *handlers[F]) change(f func([]*F) []*F) {
 	h.list.Store(&list)
 }
 
-// snapshot returns the list as it is; it must not be changed.
+// snapshot returns the present list, which the caller must not change.
 func (h *handlers[F]) snapshot() []*F {
 	if list := h.list.Load(); list != nil {
 		return *list

@@ -10,23 +10,22 @@ import (
 	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
-// handlerPatience bounds how long a statement waits for handlers, at its end or
-// when they fall behind.
+// handlerPatience bounds how long a statement waits for handlers, at its end or when
+// they fall behind.
 const handlerPatience = time.Second
 
-// maxWaiting bounds the notices and notifications that wait for handlers, in
-// bytes.
+// maxWaiting bounds the notices and notifications that wait for handlers, in bytes.
 const maxWaiting = 4 << 20
 
-// An event is something that handlers are called with: a notice or, where it is
-// nil, notifications.
+// An event is what handlers are called with: a notice or, if notice is nil,
+// notifications.
 type event struct {
 	notice        *Notice
 	notifications []wire.Notification
-	lease         uint64 // of the borrower it came for
+	lease         uint64 // of the borrower that it came for
 }
 
-// weight returns about how many bytes of memory the event holds.
+// weight returns the approximate memory use of the event in bytes.
 func (e event) weight() int {
 	if n := e.notice; n != nil {
 		return 512 + len(n.Message) + len(n.Detail) + len(n.Hint) + len(n.Where) + len(n.InternalQuery)
@@ -34,21 +33,21 @@ func (e event) weight() int {
 	return 64*len(e.notifications) + payloadBytes(e.notifications)
 }
 
-// A hearing is what a session needs to hear the server: its handlers, and what
-// waits for them or for an iterator. Most sessions of a pool never hear
-// anything, so it is made when it is first needed.
+// A hearing is the part of a session that receives: its handlers, and what waits for
+// them or for an iterator. Most sessions of a pool never need one, so it is made on
+// first use.
 type hearing struct {
 	s             *session
-	started       chan struct{} // closed when the start-up is over; nil where it was before
+	started       chan struct{} // closed when the start-up is over; nil if it was over before
 	events        *dispatch.Queue[event]
-	owed          atomic.Uint64 // the mark behind the last event that a statement waits for
+	owed          atomic.Uint64 // the mark behind the last event that a statement must wait for
 	notices       handlers[func(*Notice)]
 	notifications handlers[func(Notification)]
 	backlog       backlog
 	feed          atomic.Pointer[func([]wire.Notification)] // a Listener's, in place of the backlog
 }
 
-// hear returns the session's hearing, made for the lease of that moment.
+// hear returns the session's hearing, and makes it, for the present lease, if need be.
 func (s *session) hear() *hearing {
 	if h := s.hearing.Load(); h != nil {
 		return h
@@ -75,22 +74,22 @@ func (s *session) hearLocked() *hearing {
 	return h
 }
 
-// startupOver lets the handlers run for what came during the start-up.
+// startupOver lets the handlers run for events of the start-up.
 func (s *session) startupOver() {
 	if h := s.hearing.Load(); h != nil && h.started != nil {
 		close(h.started)
 	}
 }
 
-// reset forgets what a borrower left; lease is the next one, or 0.
+// reset discards what a borrower left. lease is the next borrower's, or 0.
 func (h *hearing) reset(lease uint64) {
 	h.notices.clear()
 	h.notifications.clear()
 	h.backlog.reset(lease)
 }
 
-// addHandler adds f to the list of the session's hearing, unless the handle's
-// lease has ended; it cannot end meanwhile.
+// addHandler adds f to one of the session's lists of handlers, unless the handle's
+// lease has ended. The lease cannot end during the call.
 func addHandler[F any](c *Conn, list func(*hearing) *handlers[F], f F) (remove func()) {
 	c.s.leaseMu.Lock()
 	defer c.s.leaseMu.Unlock()
@@ -108,9 +107,9 @@ func (s *session) mark() uint64 {
 	return 0
 }
 
-// flush waits until the handlers have run for the notices, and for the session's
-// own notifications, that came since mark. Those of other sessions may come at
-// any rate, and nobody waits for them. A Listener waits for none.
+// flush waits until the handlers have run for the notices, and for the session's own
+// notifications, that arrived since mark. It does not wait for notifications of other
+// sessions, which may come at any rate. A Listener does not wait at all.
 func (s *session) flush(mark uint64) {
 	if h := s.hearing.Load(); h != nil && h.owed.Load() > mark && h.feed.Load() == nil {
 		h.events.Flush(mark, handlerPatience)
@@ -147,9 +146,9 @@ func (s *session) Notifications(items []wire.Notification) (spare []wire.Notific
 	return h.backlog.put(items)
 }
 
-// enqueue queues an event for the handlers. While a request is under way the
-// reader may wait for them, as it would for rows: nothing else comes meanwhile. A
-// Listener's never waits.
+// enqueue queues an event for the handlers. During a request the reader may wait for
+// them, as it would for rows, since nothing else arrives meanwhile. A Listener's reader
+// never waits.
 func (h *hearing) enqueue(e event) {
 	var patience time.Duration
 	if h.s.wire.Busy() && h.feed.Load() == nil {
@@ -160,8 +159,8 @@ func (h *hearing) enqueue(e event) {
 	}
 }
 
-// handle calls the handlers for one event, after the start-up: before, there is
-// little that they could do with the session.
+// handle calls the handlers for one event. It waits for the end of the start-up: before
+// that, handlers could do little with the session.
 func (h *hearing) handle(e event) {
 	if h.started != nil {
 		<-h.started
@@ -179,18 +178,18 @@ func (h *hearing) handle(e event) {
 	h.handleNotifications(e)
 }
 
-// theirs returns the handlers of the borrower that an event came for, none when
-// another one has the session now.
+// theirs returns the handlers of the borrower that an event came for, or none if
+// another borrower has the session now.
 func theirs[F any](h *hearing, list *handlers[F], lease uint64) []*F {
-	snapshot := list.snapshot() // first: it has none of a borrower that comes after the look at the lease
+	snapshot := list.snapshot() // first, so that it holds none of a borrower that comes after the check of the lease
 	if h.s.lease.Load() != lease {
 		return nil
 	}
 	return snapshot
 }
 
-// handleNotifications calls the handlers for each notification of e. A handler
-// that ends its goroutine, as testing's FailNow does, ends only itself.
+// handleNotifications calls the handlers for each notification of e. A handler that
+// ends its goroutine, as testing's FailNow does, ends only its own call.
 func (h *hearing) handleNotifications(e event) {
 	defer func() {
 		if len(e.notifications) > 0 {

@@ -9,15 +9,15 @@ import (
 	"github.com/lib/pq"
 )
 
-// Health is what [Listener.Ping] has found out.
+// Health is the result of [Listener.Ping].
 type Health struct {
 	ConnectedSince time.Time     // when the present session began
-	Host           string        // that it is connected to
-	PID            uint32        // of the server's process for it
-	LastHeard      time.Time     // when something last came over it, before the Ping
+	Host           string        // that the session is connected to
+	PID            uint32        // of the session's server process
+	LastHeard      time.Time     // when something last arrived over it, before the Ping
 	RoundTrip      time.Duration // of the Ping
 	InRecovery     bool          // the server is a standby
-	QueueUsage     float64       // how full the server's queue of notifications is, from 0 to 1
+	QueueUsage     float64       // how full the server's notification queue is, from 0 to 1
 	Channels       int           // that the session listens to
 }
 
@@ -28,10 +28,10 @@ type ping struct {
 	err    error
 }
 
-// Ping asks the server for the health of the session. What it finds missing is
-// repaired, as by the heartbeat. While the Listener connects it waits for that; while
-// the Listener waits before another attempt it fails at once, with the error of
-// the last one. It ends with ctx. After Close its error is [ErrClosed].
+// Ping asks the server for the health of the session. Like the heartbeat, it repairs
+// what it finds missing. While the Listener is connecting, Ping waits; while the
+// Listener waits before another attempt, Ping fails at once with the error of the last
+// one. Ping ends with ctx. After Close its error is [ErrClosed].
 func (l *Listener) Ping(ctx context.Context) (Health, error) {
 	p := &ping{done: make(chan struct{})}
 	if err := l.ping(ctx, p); err != nil {
@@ -67,7 +67,7 @@ func (l *Listener) enqueue(p *ping) error {
 	return nil
 }
 
-// dequeue forgets a Ping that was given up.
+// dequeue removes a Ping that was given up.
 func (l *Listener) dequeue(p *ping) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -76,7 +76,7 @@ func (l *Listener) dequeue(p *ping) {
 	}
 }
 
-// pinged reports whether somebody waits for an answer.
+// pinged reports whether a Ping waits for an answer.
 func (l *Listener) pinged() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -89,7 +89,7 @@ func (l *Listener) answer(health Health, err error) {
 	l.answerLocked(health, err)
 }
 
-// answerLocked answers all who wait.
+// answerLocked answers all waiting Pings.
 func (l *Listener) answerLocked(health Health, err error) {
 	for _, p := range l.pings {
 		p.health, p.err = health, err
@@ -101,8 +101,8 @@ func (l *Listener) answerLocked(health Health, err error) {
 const heartbeatQuery = `SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(),
 	pg_catalog.pg_notification_queue_usage(), ARRAY(SELECT pg_catalog.pg_listening_channels())::text`
 
-// beat is a heartbeat: it asks whether the session lives and listens, and has it
-// listen to what is missing.
+// beat is a heartbeat: it asks whether the session is alive and what it listens to, and
+// listens again to what is missing.
 func (l *Listener) beat(ctx context.Context, k *link) error {
 	health := Health{ConnectedSince: k.since, Host: k.host(), PID: k.pid(), LastHeard: l.heardAt(k)}
 	start := time.Now()
@@ -139,16 +139,16 @@ func (l *Listener) heardAt(k *link) time.Time {
 	return k.heard
 }
 
-// note keeps what a heartbeat has found out, for Stats.
+// note keeps the result of a heartbeat for Stats.
 func (l *Listener) note(health Health) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.numbers.HeartbeatRoundTrip = health.RoundTrip
 }
 
-// check compares what the session listens to with what it has been told, and
-// returns the gap where something is missing: all of it, when the session has come
-// to another process of the server.
+// check compares what the session listens to with what it was told to. It returns a gap
+// if a channel is missing. When the session has moved to another server process, all
+// are.
 func (l *Listener) check(k *link, listening []string, moved bool, asked time.Time) (gap *Gap) {
 	heard := make(map[string]bool, len(listening))
 	for _, name := range listening {
@@ -170,7 +170,7 @@ func (l *Listener) check(k *link, listening []string, moved bool, asked time.Tim
 	return gap
 }
 
-// missLocked marks a topic as not heard any more.
+// missLocked marks a topic as no longer heard.
 func (l *Listener) missLocked(t *topic, gap *Gap) {
 	t.heard = false
 	l.changed[t] = struct{}{}

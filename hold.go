@@ -2,30 +2,29 @@ package pgnotify
 
 import "time"
 
-// A hold is worth while when so many come together, and only few get them: while the
-// reader is at the queues of others, it is in nobody's way.
+// A hold pays off if at least minHeld notifications arrive together and go to at most
+// maxHearers subscribers. With more, the reader is busy with other queues anyway.
 const (
 	minHeld    = 8
 	maxHearers = 4
 )
 
-// maxHeld is about how long somebody may be kept from taking an event, by one hold after
-// another.
+// maxHeld is roughly the longest time that successive holds may keep a taker waiting.
 const maxHeld = time.Millisecond
 
-// A hold is what there is to know about keeping the takers of a queue away, until the
-// present batch is in it.
+// A hold is the state by which a queue keeps its takers waiting until the present batch
+// is in it.
 type hold struct {
 	begun bool // in the present batch
 
-	// Whether those who take are behind:
-	sent  uint64    // events that were put so far
-	mark  uint64    // how many that were at a time
-	since time.Time // that time
+	// Whether the takers are behind:
+	sent  uint64    // events put so far
+	mark  uint64    // the value of sent at the time since
+	since time.Time // when mark was set
 }
 
-// keepsUp reports whether all has been taken that was there maxHeld ago, or later. It
-// moves the mark on when all has been taken that was there at it.
+// keepsUp reports whether the takers have taken everything that was put up to the mark,
+// and then moves the mark to now, or whether the mark is younger than maxHeld.
 func (h *hold) keepsUp(queued int, now time.Time) bool {
 	if h.sent-uint64(queued) >= h.mark {
 		h.mark, h.since = h.sent, now
@@ -34,9 +33,9 @@ func (h *hold) keepsUp(queued int, now time.Time) bool {
 	return now.Sub(h.since) < maxHeld
 }
 
-// steerLocked begins a hold when a run comes that is worth it; but not where those who
-// take are behind. It ends one as soon as half of the queue is to be used: who is woken
-// needs a while to come. It reports whether a hold begins, which is for endHold to end.
+// steerLocked begins a hold for a run that is worth it, unless the takers are behind.
+// It ends a hold as soon as the run would use half of the queue, because a woken taker
+// needs a while to arrive. It reports whether a hold begins, which endHold must end.
 func (q *queue) steerLocked(run, hearers int, now time.Time) (begins bool) {
 	full := q.ring.n+run > q.half()
 	switch {

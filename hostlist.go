@@ -11,14 +11,14 @@ import (
 	"github.com/lib/pq"
 )
 
-// Lists of hosts are read here, as libpq reads them. lib/pq v1.12.3 takes
-// several ports for one host and hosts of PGHOST beside those of the DSN, and
-// refuses empty items at the beginning of a list.
+// Lists of hosts are read here, as libpq reads them. lib/pq v1.12.3 accepts several
+// ports for one host, combines hosts of PGHOST with those of the DSN, and refuses empty
+// items at the beginning of a list.
 
-// A hostList is what host, hostaddr and port say. It is not empty.
+// A hostList is the combination of host, hostaddr and port. It is not empty.
 type hostList []pq.ConfigMultihost
 
-// newHostList matches the three lists, each with its items between commas.
+// newHostList combines the three comma-separated lists.
 func newHostList(host, hostaddr, port string) (hostList, error) {
 	names, addrs, ports := strings.Split(host, ","), strings.Split(hostaddr, ","), strings.Split(port, ",")
 	n := len(names)
@@ -44,7 +44,7 @@ func newHostList(host, hostaddr, port string) (hostList, error) {
 	return list, nil
 }
 
-// item returns the i-th of a list, "" where there is none.
+// item returns the i-th item of a list, or "" if there is none.
 func item(list []string, i int) string {
 	if i < len(list) {
 		return list[i]
@@ -75,7 +75,7 @@ func setPort(h *pq.ConfigMultihost, text string) error {
 	return nil
 }
 
-// apply makes c's servers those of the list.
+// apply makes the servers of the list those of c.
 func (l hostList) apply(c *Config) {
 	c.Host, c.Hostaddr, c.Port = l[0].Host, l[0].Hostaddr, l[0].Port
 	c.Multi = slices.Clone(l[1:])

@@ -15,30 +15,30 @@ import (
 	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
-// errSilent is why a session is given up that does not answer in time.
+// errSilent is the reason for giving up a session that does not answer in time.
 var errSilent = errors.New("no answer within HeartbeatTimeout")
 
-// A link is a session of a Listener. Requests are made by the Listener's goroutine,
-// while the session's own reader delivers.
+// A link is a session of a Listener. The Listener's goroutine makes its requests; the
+// session's own reader delivers its notifications.
 type link struct {
-	driverConn driver.Conn // what the connector gave, with its wrappers; owned
+	driverConn driver.Conn // from the connector, with its wrappers; owned
 	conn       *Conn
 	since      time.Time
-	listened   bool  // it has once listened to all that was wanted
-	backend    int64 // what pg_backend_pid() said last; 0 before
+	listened   bool  // it has listened to all that was wanted at least once
+	backend    int64 // the last pg_backend_pid(); 0 before
 
 	// The Listener's lock guards the fields below.
-	heard   time.Time     // when something last came
-	certain time.Time     // when the last request was sent that was answered: what was sent before has come
+	heard   time.Time     // when something last arrived
+	certain time.Time     // when the last answered request was sent: what was sent before has arrived
 	probe   string        // the channel of the delivery probe
-	arrived chan struct{} // closed when something has come over it
+	arrived chan struct{} // closed when something has arrived on it
 }
 
-// connectPatience is how long an attempt to connect may take for each host, where the
+// connectPatience is how long an attempt to connect may take for each host if the
 // connector has no connect_timeout.
 const connectPatience = 10 * time.Second
 
-// connect asks the connector for a session, and has its reader deliver.
+// connect opens a session, and has its reader deliver to the Listener.
 func (l *Listener) connect(ctx context.Context) (*link, error) {
 	ctx, stop := l.boundConnect(ctx)
 	defer stop()
@@ -57,8 +57,8 @@ func (l *Listener) connect(ctx context.Context) (*link, error) {
 	return k, nil
 }
 
-// connectCaught asks the connector, whose BeforeConnect or OnConnect may panic: on
-// this goroutine that would end the program.
+// connectCaught calls the connector and recovers from a panic in its BeforeConnect or
+// OnConnect, which on this goroutine would end the program.
 func (l *Listener) connectCaught(ctx context.Context) (_ driver.Conn, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -69,9 +69,9 @@ func (l *Listener) connectCaught(ctx context.Context) (_ driver.Conn, err error)
 	return l.connector.Connect(ctx)
 }
 
-// boundConnect bounds an attempt to connect, unless the connector does.
+// boundConnect bounds an attempt to connect, unless the connector does so itself.
 func (l *Listener) boundConnect(ctx context.Context) (context.Context, context.CancelFunc) {
-	hosts := 3 // as many as a connector that cannot be looked into may have
+	hosts := 3 // assumed for a connector that cannot be looked into
 	if c, ok := l.connector.(*Connector); ok {
 		if c.config.ConnectTimeout > 0 {
 			return context.WithCancel(ctx)
@@ -87,7 +87,8 @@ func (k *link) host() string          { return k.conn.s.link.Route.String() }
 func (k *link) pid() uint32           { return k.conn.PID() }
 func (k *link) lost() <-chan struct{} { return k.conn.s.wire.Lost() }
 
-// why returns how the session was lost, or else err, with which it was given up.
+// why returns why the session was lost or, if it was not, the err with which it was
+// given up.
 func (k *link) why(err error) error {
 	k.conn.s.wire.CheckFatal()
 	if lost := k.conn.s.disconnectError(); lost != nil {
@@ -99,7 +100,7 @@ func (k *link) why(err error) error {
 // close ends the session, and waits for its reader.
 func (k *link) close() { _ = k.driverConn.Close() }
 
-// bound gives the session up when a request does not end in time, or when ctx ends.
+// bound gives the session up if a request does not end in time, or when ctx ends.
 func (k *link) bound(ctx context.Context, limit time.Duration) (stop func()) {
 	w := k.conn.s.wire
 	timer := time.AfterFunc(limit, func() { w.Abort(errSilent) })
@@ -110,13 +111,13 @@ func (k *link) bound(ctx context.Context, limit time.Duration) (stop func()) {
 	}
 }
 
-// exec runs statements without a result.
+// exec runs statements that return no rows.
 func (k *link) exec(ctx context.Context, statements string, limit time.Duration) error {
 	defer k.bound(ctx, limit)()
 	return k.conn.run(background, statements)
 }
 
-// row runs a query with a result of one row.
+// row runs a query that returns one row.
 func (k *link) row(ctx context.Context, query string, limit time.Duration, columns int) (_ []driver.Value, err error) {
 	defer k.bound(ctx, limit)()
 	rows, err := k.conn.query(background, query, nil)
@@ -131,8 +132,8 @@ func (k *link) row(ctx context.Context, query string, limit time.Duration, colum
 	return values, err
 }
 
-// isChannelFault reports whether the server refused a statement because of what
-// stands in it, such as a name that the database's encoding does not have.
+// isChannelFault reports whether the server refused a statement because of its content,
+// such as a name that the database's encoding cannot represent.
 func isChannelFault(err error) bool {
 	var server *pq.Error
 	if IsDisconnect(err) || !errors.As(err, &server) {

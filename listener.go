@@ -12,37 +12,38 @@ import (
 	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
-// ListenerConfig says how a [Listener] reconnects and makes sure that it hears.
-// A zero field means the default that its comment states.
+// ListenerConfig configures how a [Listener] reconnects and how it verifies that its
+// session works. A zero field means the default stated in its comment.
 type ListenerConfig struct {
 	// MinBackoff and MaxBackoff bound the wait before an attempt to reconnect. The
-	// first attempt after a loss is made at once. Before the n-th after that the
-	// wait is a random time below MinBackoff·2ⁿ⁻¹, and below MaxBackoff. 0: 50 ms
+	// first attempt after a loss is made at once. Before the n-th attempt after that,
+	// the wait is a random time below MinBackoff·2ⁿ⁻¹ and below MaxBackoff. 0: 50 ms
 	// and 30 s.
 	MinBackoff, MaxBackoff time.Duration
 
-	// Heartbeat is how often the session is asked whether it still lives and
-	// listens. 0: 15 s; negative: never, so that a network which falls silent is
-	// left to TCP.
+	// Heartbeat is the interval at which the Listener asks its session whether it is
+	// alive and still listens. 0: 15 s; negative: never, which leaves a silent network
+	// to TCP.
 	Heartbeat time.Duration
 
-	// HeartbeatTimeout is how long the session may take to answer that, or a LISTEN,
-	// which has 2 ms more for each channel. Then it is given up. 0: 5 s.
+	// HeartbeatTimeout bounds how long the session may take to answer a heartbeat, or a
+	// LISTEN, which gets 2 ms more for each channel. After that the session is given
+	// up. 0: 5 s.
 	HeartbeatTimeout time.Duration
 
-	// DeliveryProbe makes sure, with each new session, that notifications arrive: it
-	// sends one from a second session, which it opens for that. Where none arrives
+	// DeliveryProbe verifies, for each new session, that notifications arrive, by
+	// sending one from a second session opened for the purpose. If it does not arrive
 	// within HeartbeatTimeout, as behind a pooler in transaction mode, the session is
 	// given up with [ErrNotSupported].
 	DeliveryProbe bool
 
-	// OnEvent is called with what happens to the Listener: one event after the
-	// other, in order, on a goroutine that holds no lock and that nothing else waits
-	// for. It may use the Listener, and close it. While it blocks, up to 256 events
-	// wait; what comes then is dropped, but for [ListenerClosed], the last one.
+	// OnEvent is called with each event of the Listener, one at a time and in order, on
+	// a goroutine that holds no lock and that nothing waits for. It may use the
+	// Listener, and close it. While it blocks, up to 256 events wait; later ones are
+	// dropped, except [ListenerClosed], the last one.
 	OnEvent func(ListenerEvent)
 
-	// Logger gets what OnEvent gets, for people to read. nil: [slog.Default].
+	// Logger records the same events for people to read. nil: [slog.Default].
 	Logger *slog.Logger
 }
 
@@ -82,13 +83,14 @@ func (c *ListenerConfig) withDefaults() (ListenerConfig, error) {
 	return config, nil
 }
 
-// A Listener hears notifications for any number of subscribers over one session
-// of its own, for as long as the program likes: it reconnects by itself, and
-// tells each subscriber, in its stream, where something may be missing.
+// A Listener receives notifications for any number of subscribers over one session of
+// its own, for as long as the program likes. It reconnects by itself, and tells each
+// subscriber, in its stream, where something may be missing.
 //
-// All methods are safe for concurrent use. A Listener has one goroutine, and a
-// second one for the session; Close ends both. Nobody who uses it can hold up its
-// session, its other subscribers, or the server: see [Subscription].
+// All methods are safe for concurrent use. A Listener has one goroutine, a second one
+// for its session, and others while there are events, CatchUps or slow subscribers;
+// Close ends them. No subscriber can hold up the session, the other subscribers or the
+// server: see [Subscription].
 type Listener struct {
 	connector driver.Connector
 	config    ListenerConfig
@@ -97,35 +99,36 @@ type Listener struct {
 	stopped   chan struct{}                  // closed when run has ended
 	wake      chan struct{}                  // has a token when run has something to do
 
-	droppedEvents uint64 // that handle has told of; for handle only
+	droppedEvents uint64 // that handle has reported; for handle only
 
 	mu        sync.Mutex          // guards the fields below, and the state of subscriptions
 	link      *link               // the session; nil while there is none
-	last      error               // why there is none
-	outage    *Gap                // since a session was lost; nil while one listens
+	last      error               // why there is no session
+	outage    *Gap                // since a session was lost; nil while a session listens
 	topics    map[string]*topic   // by channel
-	changed   map[*topic]struct{} // those for reconcile to look at
+	changed   map[*topic]struct{} // topics for reconcile to look at
 	flight    *change             // the LISTEN and UNLISTEN under way
 	subs      map[*Subscription]struct{}
-	full      map[*Subscription]struct{} // those with a gap to come; swept while there are any
+	full      map[*Subscription]struct{} // subscriptions that are owed a gap; swept while there are any
 	sweeping  bool
-	batchTime time.Time       // when the present batch came
-	held      []*Subscription // those with a hold to be ended at the end of the batch
+	batchTime time.Time       // when the present batch arrived
+	held      []*Subscription // subscriptions whose hold ends with the batch
 	pings     []*ping
 	pumps     int       // goroutines of subscriptions
-	catching  int       // those of them that are in it
-	idle      sync.Cond // pumps, catching or sweeping have become less
+	catching  int       // of these, in the program's code
+	idle      sync.Cond // signalled when pumps, catching or sweeping changes
 	closed    bool
 	numbers   ListenerStats
 }
 
-// NewListener returns a Listener whose sessions come from connector, and starts
-// to connect in the background; it does not wait for that. nil means a zero
-// ListenerConfig. The connector is a *[Connector], or one that wraps it; it is
-// asked again for each session, so it may rotate credentials or hosts. Where it has
-// no connect_timeout, an attempt may take 10 s for each host; where it wraps another,
-// 30 s in all. The functions of [Config] are called on the way to a session, and must not
-// wait for the Listener's Subscribe, Ping or Close; what they LISTEN to is not heard.
+// NewListener returns a Listener whose sessions come from connector, and connects in
+// the background. It fails only if connector is nil or a duration other than Heartbeat
+// is negative. A nil config means a zero ListenerConfig. The connector is a
+// *[Connector] or wraps one; it is asked again for each session, so it may rotate
+// credentials or hosts. Without a connect_timeout, an attempt may take 10 s for each
+// host; if the connector is a wrapper, 30 s in all. The functions of [Config] run while
+// a session is being opened. They must not wait for the Listener's Subscribe, Ping or
+// Close, and any LISTEN that they make is undone.
 //
 // Close must be called when the Listener is no longer needed.
 func NewListener(connector driver.Connector, config *ListenerConfig) (*Listener, error) {
@@ -154,12 +157,11 @@ func NewListener(connector driver.Connector, config *ListenerConfig) (*Listener,
 	return l, nil
 }
 
-// Close ends the session and all subscriptions, whose channels are closed and
-// whose Err is then [ErrClosed]. It waits for the goroutines of the Listener, but not
-// for a CatchUp or an OnEvent that is being run, which may be what calls it; it must
-// not be called from a function of [Config]. It takes milliseconds, whatever the
-// Listener is doing, if the connector heeds its context, as [Connector] does. It may be
-// called more than once, and returns nil.
+// Close ends the session and all subscriptions: their channels are closed, and their
+// Err is [ErrClosed]. It waits for the Listener's goroutines, but not for a CatchUp or
+// an OnEvent that is running, so either may call it; a function of [Config] must not.
+// Close takes milliseconds, whatever the Listener is doing, if the connector heeds its
+// context, as [Connector] does. It may be called more than once, and returns nil.
 func (l *Listener) Close() error {
 	l.stop()
 	<-l.stopped
@@ -171,7 +173,7 @@ func (l *Listener) Close() error {
 	return nil
 }
 
-// signal has run look for something to do.
+// signal tells run that there is something to do.
 func (l *Listener) signal() {
 	select {
 	case l.wake <- struct{}{}:
@@ -179,26 +181,26 @@ func (l *Listener) signal() {
 	}
 }
 
-// ListenerStats are the numbers of a [Listener] since it was made, but for the
-// last four, which are those of the moment.
+// ListenerStats holds the counters of a [Listener] since it was made. The last four
+// fields describe the present moment.
 type ListenerStats struct {
-	Received   uint64 // notifications that came over the session
+	Received   uint64 // notifications received over the session
 	Bytes      uint64 // of their channels and payloads
-	Delivered  uint64 // notifications put into the queues of subscribers
-	Dropped    uint64 // those that a queue could not hold, also where OverflowDropOldest took them out again
+	Delivered  uint64 // notifications put into subscribers' queues
+	Dropped    uint64 // notifications that a queue could not hold, including those that OverflowDropOldest removed
 	Gaps       uint64 // gaps put into the queues
 	Reconnects uint64 // sessions that listened, after the first
 
 	HeartbeatRoundTrip time.Duration // of the last heartbeat or Ping; 0 before the first
 
-	Channels      int // that the Listener wants to hear
+	Channels      int // that have a subscriber
 	Subscriptions int
 	Queued        int // events in all queues
-	LongestQueue  int // events in the longest
+	LongestQueue  int // events in the longest queue
 }
 
-// Stats returns the Listener's numbers. It takes the time to look at each
-// subscription.
+// Stats returns the Listener's counters. Its cost grows with the number of
+// subscriptions and channels.
 func (l *Listener) Stats() ListenerStats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -217,8 +219,8 @@ func (l *Listener) Stats() ListenerStats {
 	return stats
 }
 
-// deliver gives what one read of a session brought to the subscribers. It is
-// called by the session's reader, for which it never waits.
+// deliver gives the subscribers what one read of a session brought. The session's
+// reader calls it, and it never blocks.
 func (l *Listener) deliver(k *link, items []wire.Notification) {
 	now := time.Now()
 	for len(items) > 0 {
@@ -226,19 +228,19 @@ func (l *Listener) deliver(k *link, items []wire.Notification) {
 	}
 }
 
-// maxDeliveries is about how many deliveries are made, or dropped, before others get the
-// lock, and while takers are held.
+// maxDeliveries is about how many deliveries are made, or dropped, before others get
+// the lock, and while takers are held back.
 const maxDeliveries = 1024
 
-// Notifications of one channel that come together are delivered in runs: what a queue
-// needs is in the processor's cache after the first of them. Runs are short where
-// there are many subscribers, because of the lock.
+// Notifications of one channel that arrive together are delivered in runs, because
+// after the first of them the queue is in the processor's cache. With many subscribers
+// the runs are short, to bound how long the lock is held.
 const (
 	maxRun           = 32
 	maxRunDeliveries = 32 << 10
 )
 
-// deliverSome delivers the first items and returns how many.
+// deliverSome delivers the first of the items, and returns how many.
 func (l *Listener) deliverSome(k *link, items []wire.Notification, now time.Time) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -257,7 +259,7 @@ func (l *Listener) deliverSome(k *link, items []wire.Notification, now time.Time
 		l.heardLocked(t)
 		run := t.run(items[done:])
 		deliveries := len(run) * len(t.subs)
-		if deliveries > maxDeliveries { // that takes long
+		if deliveries > maxDeliveries { // this takes long
 			l.endHoldsLocked()
 		}
 		delivered += t.deliver(run)

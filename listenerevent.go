@@ -8,30 +8,30 @@ import (
 	"time"
 )
 
-// maxListenerEvents is how many events wait for ListenerConfig.OnEvent.
+// maxListenerEvents is how many events may wait for ListenerConfig.OnEvent.
 const maxListenerEvents = 256
 
 // A ListenerEventKind says what has happened to a [Listener].
 type ListenerEventKind int
 
 const (
-	// ListenerConnected: a session listens to all that is wanted.
+	// ListenerConnected: a session listens to all channels that are wanted.
 	ListenerConnected ListenerEventKind = iota + 1
-	// ListenerDisconnected: a session that was connected is lost, and Err is a
-	// *[DisconnectError]; or it was given up, because the server refused what the
-	// Listener asked of it, such as LISTEN on a standby, and Err is the server's error.
+	// ListenerDisconnected: a connected session was lost, and Err is a
+	// *[DisconnectError]; or it was given up because the server refused a request of
+	// the Listener, such as LISTEN on a standby, and Err is the server's error.
 	ListenerDisconnected
-	// ListenerReconnecting: after Delay there will be another attempt. Err is why the
-	// one before failed, nil for the first after a loss.
+	// ListenerReconnecting: the next attempt comes after Delay. Err is why the previous
+	// one failed; it is nil for the first after a loss.
 	ListenerReconnecting
-	// ListenerGap: subscribers were told of a gap, Gap, because a session was lost or
-	// did not listen. It comes once for all of them, and before ListenerConnected where
-	// the session was lost.
+	// ListenerGap: subscribers get a gap, Gap, because a session was lost or did not
+	// listen. There is one event for all of them. If the session was lost, it precedes
+	// ListenerConnected.
 	ListenerGap
-	// ListenerSlowConsumer: the queue of a subscriber to Channels was full. It comes
-	// once a second for a subscriber, at the most.
+	// ListenerSlowConsumer: the queue of a subscriber to Channels was full. It is
+	// reported at most once a second for each subscriber.
 	ListenerSlowConsumer
-	// ListenerClosed: the Listener was closed. There is no event after it.
+	// ListenerClosed: the Listener was closed. It is the last event.
 	ListenerClosed
 )
 
@@ -52,8 +52,8 @@ func (k ListenerEventKind) String() string {
 	return listenerEventTexts[k]
 }
 
-// A ListenerEvent is something that has happened to a [Listener]. Fields that do
-// not belong to its kind are zero.
+// A ListenerEvent reports what has happened to a [Listener]. Fields that do not apply
+// to its Kind are zero.
 type ListenerEvent struct {
 	Kind     ListenerEventKind
 	Time     time.Time
@@ -66,7 +66,7 @@ type ListenerEvent struct {
 	Channels []string      // not to be changed
 }
 
-// attrs are the fields that belong to the event.
+// attrs returns the fields that apply to the event.
 func (e ListenerEvent) attrs() []slog.Attr {
 	var attrs []slog.Attr
 	if e.Host != "" {
@@ -87,7 +87,7 @@ func (e ListenerEvent) attrs() []slog.Attr {
 	return attrs
 }
 
-// String is one line for people.
+// String returns one line of text for people.
 func (e ListenerEvent) String() string {
 	text := e.Kind.String()
 	for _, a := range e.attrs() {
@@ -104,7 +104,7 @@ func (e ListenerEvent) LogValue() slog.Value {
 	return slog.GroupValue(append([]slog.Attr{slog.String("kind", e.Kind.String())}, e.attrs()...)...)
 }
 
-// level is how much the event matters.
+// level returns the log level of the event.
 func (e ListenerEvent) level() slog.Level {
 	switch e.Kind {
 	case ListenerConnected, ListenerClosed:
@@ -117,7 +117,7 @@ func (e ListenerEvent) level() slog.Level {
 	return slog.LevelWarn
 }
 
-// tell queues an event for OnEvent and the log. It never waits.
+// tell queues an event for OnEvent and the log. It never blocks.
 func (l *Listener) tell(e ListenerEvent) {
 	e.Time = time.Now()
 	if e.Kind == ListenerClosed {

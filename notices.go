@@ -7,15 +7,14 @@ import (
 	"github.com/lib/pq/pqerror"
 )
 
-// A Notice is a message that the server sends beside the result of a statement:
-// RAISE NOTICE, warnings, hints about what a command skipped. It is a value of
-// its own that stays valid after the handler has returned. Its fields are those
-// of [the protocol], under the names that pq.Error gives them; empty ones were
-// not sent.
+// A Notice is a message that the server sends alongside the result of a statement:
+// RAISE NOTICE, warnings, hints about what a command skipped. It may be kept after the
+// handler has returned. Its fields are those of [the protocol], under the names that
+// pq.Error uses; an empty field was not sent.
 //
 // [the protocol]: https://www.postgresql.org/docs/current/protocol-error-fields.html
 type Notice struct {
-	Severity             string       // as shown to people: localised where lc_messages is not English
+	Severity             string       // as shown to people: localised if lc_messages is not English
 	SeverityNonLocalized string       // DEBUG, LOG, INFO, NOTICE or WARNING; empty before PostgreSQL 9.6
 	Code                 pqerror.Code // SQLSTATE
 	Message              string
@@ -23,7 +22,7 @@ type Notice struct {
 	Hint                 string
 	Position             string // in characters, from 1, in the statement
 	InternalPosition     string // the same in InternalQuery
-	InternalQuery        string // the statement, inside a function, that it is about
+	InternalQuery        string // the statement, inside a function, that the notice is about
 	Where                string // the call stack of functions, innermost first
 	Schema               string
 	Table                string
@@ -35,7 +34,7 @@ type Notice struct {
 	Routine              string
 }
 
-// String prints the notice as psql does.
+// String formats the notice as psql does.
 func (n *Notice) String() string {
 	var b strings.Builder
 	b.WriteString(n.Severity + ":  " + n.Message)
@@ -49,9 +48,9 @@ func (n *Notice) String() string {
 	return b.String()
 }
 
-// Level maps the severity to a level of [slog]: DEBUG to debug, WARNING to warn,
-// and LOG, INFO and NOTICE to info. It looks at the localised severity only
-// where the server sends no other.
+// Level maps the severity to a level of [slog]: DEBUG to debug, WARNING to warn, ERROR,
+// FATAL and PANIC to error, and all others, such as LOG, INFO and NOTICE, to info. It
+// uses the localised severity only if the server sends no other.
 func (n *Notice) Level() slog.Level {
 	severity := n.SeverityNonLocalized
 	if severity == "" {
@@ -68,7 +67,8 @@ func (n *Notice) Level() slog.Level {
 	return slog.LevelInfo
 }
 
-// LogValue implements [slog.LogValuer]: a group of the fields that were sent.
+// LogValue implements [slog.LogValuer]: a group of the main fields, as far as they were
+// sent.
 func (n *Notice) LogValue() slog.Value {
 	attrs := make([]slog.Attr, 0, 8)
 	for _, f := range []struct{ key, value string }{
@@ -84,26 +84,27 @@ func (n *Notice) LogValue() slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
-// NoticeConn is a session that hears notices. All of pgnotify's do:
+// NoticeConn is a session that receives notices. Every session of pgnotify is one:
 //
 //	err := conn.Raw(func(dc any) error {
 //		remove = dc.(pgnotify.NoticeConn).AddNoticeHandler(print)
 //		return nil
 //	})
 type NoticeConn interface {
-	// AddNoticeHandler has f called with each notice of the session, until
-	// remove is called or the session is returned to the pool.
+	// AddNoticeHandler registers f to be called with each notice of the session, until
+	// remove is called or the session is returned to the pool. On a handle that was
+	// released it does nothing.
 	//
-	// Handlers run one after the other, in the order they were added, on a
-	// goroutine of the session, and a statement's notices have been handled
-	// when the statement returns. A handler that panics is logged and stops
-	// nobody else. While a handler blocks, later notices wait; after a second
-	// the statement returns without it, and when 4 MiB wait, further ones are
-	// dropped, which is logged. A request on the same session from within a
-	// handler works once the statement has returned, or fails with [ErrBusy].
+	// Handlers run one after the other, in the order they were added, on a goroutine of
+	// the session. When a statement returns, its notices have been handled. A panic in
+	// a handler is logged and does not affect the others. While a handler blocks, later
+	// notices wait; after a second the statement returns without it, and once 4 MiB
+	// wait, further notices are dropped, which is logged. A request on the same session
+	// from within a handler works once the statement has returned, or fails with
+	// [ErrBusy].
 	//
-	// Calling remove more than once, or from within f, does no harm; a call of
-	// f that has begun ends by itself.
+	// remove may be called more than once, and from within f. A call of f that has
+	// begun is not interrupted.
 	AddNoticeHandler(f func(*Notice)) (remove func())
 }
 

@@ -13,72 +13,73 @@ import (
 	"github.com/lib/pq"
 )
 
-// Limits of NOTIFY with PostgreSQL's default compile-time settings, in bytes:
+// Limits of NOTIFY in bytes, for PostgreSQL's default compile-time settings:
 // https://www.postgresql.org/docs/current/sql-notify.html.
 const (
 	MaxChannelName = 63
 	MaxPayload     = 7999
 )
 
-// A Notification is what NOTIFY sent: the channel, the payload, which may be
-// empty, and the process id of the sender's session.
+// A Notification is what NOTIFY sent: the channel, the payload, which may be empty, and
+// the process id of the sender's session.
 type Notification struct {
 	Channel string
 	Payload string
 	PID     uint32
 }
 
-// NotificationConn is a session that hears notifications. All of pgnotify's do:
+// NotificationConn is a session that receives notifications. Every session of pgnotify
+// is one:
 //
 //	err := conn.Raw(func(dc any) error {
 //		return dc.(pgnotify.NotificationConn).Listen(ctx, "jobs")
 //	})
 //
-// Raw holds the session's lock for as long as the function runs: do not wait for
-// notifications within it. Take a handle with [FromConn] for that.
+// Raw holds the session's lock while the function runs, so do not wait for
+// notifications inside it. Use a handle from [FromConn] for that.
 //
-// A session that listens, or waits, has its socket read by a goroutine of its
-// own from then on. What arrives is kept until it is taken: at least 32,768
-// notifications or 8 MiB of payload. What comes beyond is counted, and the
-// count stands in the sequence as a *[GapError]. A session that has listened is
-// closed, and not reused, when it is returned to the pool. LISTEN is noticed as a
-// statement of its own, and, within a function or a DO block, when the first
-// notification comes.
+// Once a session listens or waits, a goroutine of its own reads its socket.
+// Notifications are kept until they are taken: at least 32,768 of them or 8 MiB of
+// payload. Those beyond that are counted, and a *[GapError] in the sequence holds the
+// count. A session that has listened is closed, not reused, when it is returned to the
+// pool. pgnotify recognises LISTEN as a statement of its own; inside a function or a DO
+// block, it notices when the first notification arrives.
 type NotificationConn interface {
-	// Listen subscribes the session to channels, in one round trip; within a
-	// transaction, from its commit on. Names are taken as they are, case and all;
-	// they have 1 to 63 bytes without NUL, or the error is [ErrChannelName]. It
-	// waits for a statement that is running on the session, and ends with ctx.
+	// Listen subscribes the session to channels, in one round trip; inside a
+	// transaction, from its commit on. Names are used as they are, including their
+	// case. A name must have 1 to 63 bytes without NUL, or the error is
+	// [ErrChannelName]. Listen waits for a statement that is running on the session,
+	// and ends with ctx; while rows are open, it fails with [ErrBusy].
 	Listen(ctx context.Context, channels ...string) error
 
-	// Unlisten ends the subscription to channels, or to all when none is given;
-	// within a transaction, from its commit on. What was received of them and not
-	// taken is dropped.
+	// Unlisten ends the subscription to channels, or to all if none is given; inside a
+	// transaction, from its commit on. Notifications of these channels that have
+	// arrived and were not taken are dropped. It waits as Listen does.
 	Unlisten(ctx context.Context, channels ...string) error
 
-	// AddNotificationHandler has f called with each notification of the session,
-	// until remove is called or the session is returned to the pool. What
-	// [NoticeConn] says of handlers holds here too. Handlers and iterators do not
-	// compete: each handler gets every notification, unless it falls 4 MiB behind.
-	// A statement waits for the handlers of what its own session sent.
+	// AddNotificationHandler registers f to be called with each notification of the
+	// session, until remove is called or the session is returned to the pool. The rules
+	// of [NoticeConn] for handlers apply. Handlers and iterators do not compete: each
+	// handler gets every notification, unless it falls 4 MiB behind. A statement waits
+	// for the handlers of the notifications that its own session sent.
 	AddNotificationHandler(f func(Notification)) (remove func())
 
-	// WaitForNotification returns the next notification that has not been taken.
-	// It blocks until there is one, ctx ends, or the session is lost or
-	// released, and then returns ctx.Err(), a *[DisconnectError], [ErrReleased]
-	// or [ErrClosed]. A *[GapError] says that some were dropped before the next.
+	// WaitForNotification returns the next notification that has not been taken. It
+	// blocks until there is one, ctx ends, or the session is lost or released; the
+	// error is then ctx.Err(), a *[DisconnectError], [ErrReleased] or [ErrClosed]. A
+	// *[GapError] says that notifications were dropped before the next one.
 	WaitForNotification(ctx context.Context) (Notification, error)
 
-	// Notifications iterates over what WaitForNotification would return. The
-	// iteration ends with an error, or quietly by [Timeout] or [StopAfter]; after
-	// a *[GapError] it goes on if the loop does. Breaking out of the loop loses
-	// nothing: the next call goes on where this one was. The session stays usable
-	// for statements, Listen and Unlisten, in the loop's body too. Each
-	// notification is given to one of the iterators that run at a time.
+	// Notifications returns an iterator over what WaitForNotification would return. The
+	// iteration ends with an error, or without one by [Timeout] or [StopAfter]; after a
+	// *[GapError] the loop may go on. Breaking out of the loop loses nothing: the next
+	// call continues where this one stopped. The session remains usable for statements,
+	// Listen and Unlisten, even in the loop's body. Each notification goes to only one
+	// of several concurrent iterators.
 	Notifications(ctx context.Context, opts ...IterOption) iter.Seq2[Notification, error]
 }
 
-// An IterOption limits an iteration over notifications.
+// An IterOption limits an iteration of [NotificationConn].Notifications.
 type IterOption func(*iterOptions)
 
 type iterOptions struct {
@@ -86,13 +87,13 @@ type iterOptions struct {
 	limit   int           // negative: none
 }
 
-// Timeout ends the iteration quietly when d has passed since it began. With 0
-// the iteration gives what has arrived and does not wait for more.
+// Timeout ends the iteration without an error when d has passed since it began. With 0,
+// or less, the iteration yields what has arrived and does not wait for more.
 func Timeout(d time.Duration) IterOption {
 	return func(o *iterOptions) { o.timeout = max(d, 0) }
 }
 
-// StopAfter ends the iteration quietly after n notifications.
+// StopAfter ends the iteration without an error after n notifications.
 func StopAfter(n int) IterOption {
 	return func(o *iterOptions) { o.limit = max(n, 0) }
 }
@@ -136,11 +137,11 @@ func (c *Conn) Unlisten(ctx context.Context, channels ...string) error {
 	return nil
 }
 
-// everyChannel stands for all channels in a list of those that UNLISTEN named.
+// everyChannel stands for all channels in the list of those that UNLISTEN named.
 const everyChannel = ""
 
-// dropUnlistened forgets what was received of the channels that UNLISTEN named,
-// when the transaction has ended, unless it was rolled back.
+// dropUnlistened discards received notifications of the channels that UNLISTEN named,
+// once the transaction has ended, unless it was rolled back.
 func (s *session) dropUnlistened() {
 	left := s.op.unfinished
 	if left == nil || len(left.unlistened) == 0 || s.wire.Status() != 'I' {
@@ -158,10 +159,10 @@ func (s *session) dropUnlistened() {
 	}
 }
 
-// maxNamed is how many channels an error names.
+// maxNamed is the maximum number of channels named in an error.
 const maxNamed = 8
 
-// quoteAll names channels in an error.
+// quoteAll lists channels for an error.
 func quoteAll(channels []string) string {
 	named := channels[:min(len(channels), maxNamed)]
 	quoted := make([]string, len(named))
@@ -175,7 +176,8 @@ func quoteAll(channels []string) string {
 	return text
 }
 
-// run sends a statement of the handle's own, which names channels in UNLISTEN.
+// run executes a statement of the handle itself. unlistened are the channels that an
+// UNLISTEN in it names.
 func (c *Conn) run(ctx context.Context, sql string, unlistened ...string) (err error) {
 	if err := c.s.beginLeased(ctx, c.lease); err != nil {
 		return err
@@ -219,7 +221,7 @@ func (c *Conn) iterate(ctx context.Context, o iterOptions, yield func(Notificati
 		var n Notification
 		ok, err := false, ctx.Err()
 		if o.timeout < 0 && err == nil {
-			ok, err = backlog.take(lease, &n) // the shortest way, while there is something
+			ok, err = backlog.take(lease, &n) // the fast path, while notifications are there
 		}
 		if !ok && err == nil {
 			n, ok, err = next()
@@ -235,8 +237,8 @@ func (c *Conn) iterate(ctx context.Context, o iterOptions, yield func(Notificati
 	}
 }
 
-// receiver returns what an iteration takes its notifications from: receive,
-// which reports false when the timeout has passed, also where more is there.
+// receiver returns the function that an iteration calls for its next notification. That
+// function reports false when the timeout has passed, even if there are more.
 func (c *Conn) receiver(ctx context.Context, timeout time.Duration) (next func() (Notification, bool, error), stop func()) {
 	switch {
 	case timeout < 0:
@@ -255,8 +257,8 @@ func (c *Conn) receiver(ctx context.Context, timeout time.Duration) (next func()
 	}, func() { timer.Stop() }
 }
 
-// poll reads what has arrived and returns a function that gives that, and not
-// what comes meanwhile.
+// poll reads what has arrived, and returns a function that yields just that, and not
+// what arrives later.
 func (c *Conn) poll(ctx context.Context) func() (Notification, bool, error) {
 	arrived := 0
 	if c.checkLease() == nil {
@@ -277,8 +279,8 @@ func (c *Conn) poll(ctx context.Context) func() (Notification, bool, error) {
 	}
 }
 
-// receive returns the next notification. It waits until there is one, or an
-// error, or the time has expired: then ok is false and err is nil.
+// receive returns the next notification. It blocks until there is one, or an error, or
+// expired fires, in which case ok is false and err is nil.
 func (c *Conn) receive(ctx context.Context, expired <-chan time.Time) (n Notification, ok bool, err error) {
 	if n, ok, err = c.take(ctx); ok || err != nil {
 		return n, ok, err
@@ -307,8 +309,8 @@ func (c *Conn) receive(ctx context.Context, expired <-chan time.Time) (n Notific
 	}
 }
 
-// take returns the next notification if there is one, and neither ctx nor the
-// lease has ended.
+// take returns the next notification if there is one and neither ctx nor the lease has
+// ended.
 func (c *Conn) take(ctx context.Context) (n Notification, ok bool, err error) {
 	if err = ctx.Err(); err != nil {
 		return n, false, err
@@ -319,7 +321,7 @@ func (c *Conn) take(ctx context.Context) (n Notification, ok bool, err error) {
 	return n, ok, err
 }
 
-// leaseNow returns the handle's lease, with which it takes from the backlog.
+// leaseNow returns the lease with which the handle takes from the backlog.
 func (c *Conn) leaseNow() uint64 {
 	if c.lease != 0 {
 		return c.lease
@@ -327,7 +329,7 @@ func (c *Conn) leaseNow() uint64 {
 	return c.s.lease.Load()
 }
 
-// checkChannel reports names that PostgreSQL would refuse or cut.
+// checkChannel refuses names that PostgreSQL would refuse or truncate.
 func checkChannel(name string) error {
 	switch {
 	case name == "":
@@ -340,16 +342,16 @@ func checkChannel(name string) error {
 	return nil
 }
 
-// An Execer runs a statement: a *[sql.DB], a *[sql.Conn] or a *[sql.Tx].
+// An Execer executes a statement: a *[sql.DB], a *[sql.Conn] or a *[sql.Tx].
 type Execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// Notify sends a notification: at once through a *sql.DB or an idle *sql.Conn,
-// with the commit through a *sql.Tx. Name and payload are taken as they are. An
-// invalid name is [ErrChannelName], a payload above [MaxPayload] bytes
-// [ErrPayloadTooLong], both without asking the server. Within one transaction
-// the server delivers equal notifications once.
+// Notify sends a notification: at once through a *sql.DB or an idle *sql.Conn, with the
+// commit through a *sql.Tx. Name and payload are sent as they are. An invalid name is
+// [ErrChannelName], a payload above [MaxPayload] bytes [ErrPayloadTooLong]; neither
+// check asks the server. Within one transaction the server delivers equal notifications
+// only once.
 func Notify(ctx context.Context, db Execer, channel, payload string) error {
 	if err := checkChannel(channel); err != nil {
 		return err

@@ -12,17 +12,16 @@ import (
 	"github.com/pgnotify/pgnotify/internal/turn"
 )
 
-// background is what lib/pq is given in place of the caller's context: it gives
-// up a session whose context is cancelled, where pgnotify cancels the statement
-// and keeps the session.
+// background is what lib/pq gets in place of the caller's context. lib/pq would give up
+// a session whose context is cancelled; pgnotify cancels the statement and keeps the
+// session.
 var background = context.Background()
 
-// An operation is one request of the program, from taking the turn to giving it
-// back. A session has one, used again and again, so a request allocates
-// nothing for it.
+// An operation is one request of the program, from taking the turn to giving it back. A
+// session has one and reuses it, so a request allocates nothing for it.
 type operation struct {
 	ctx  context.Context
-	stop func() bool // detaches from ctx; nil where ctx cannot end
+	stop func() bool // detaches from ctx; nil if ctx cannot end
 
 	tx         atomic.Pointer[tx] // the transaction that BeginTx began; nil outside
 	cancel     atomic.Pointer[cancellation]
@@ -30,14 +29,14 @@ type operation struct {
 	gate       cancelGate  // between Cancel and the end of the request
 	mark       uint64      // events queued before the request
 	goesOn     bool        // the answer outlives the call: rows, COPY
-	failed     bool        // the last request did: the server may be about to end the session
-	outdated   bool        // kept statements may mean something else; see review
-	rows       *rows       // those that are open; as copy
+	failed     bool        // the last request failed: the server may be about to end the session
+	outdated   bool        // kept statements may have another meaning; see review
+	rows       *rows       // the open rows; for database/sql only, as copy
 	copy       *copyStmt   // the COPY under way, for database/sql only, which calls one method at a time
-	unfinished *unfinished // nil for most sessions, ever
+	unfinished *unfinished // stays nil for most sessions
 }
 
-// unfinished is what requests have left for later ones.
+// unfinished is what requests leave for later ones.
 type unfinished struct {
 	gaveWay    []string // statements about to come back as prepared ones; for database/sql
 	unlistened []string // channels that UNLISTEN named in the transaction under way
@@ -51,16 +50,16 @@ func (o *operation) leave() *unfinished {
 	return o.unfinished
 }
 
-// begin takes the turn for a request of database/sql. It fails, and nothing is
-// sent, when ctx has ended, when the turn is held by open rows, or when the session
-// is lost. Every begin that succeeds is followed by end.
+// begin takes the turn for a request of database/sql. It fails, and sends nothing, if
+// ctx has ended, the turn is held by open rows or a COPY, or the session is lost. Every
+// successful begin is followed by end.
 func (s *session) begin(ctx context.Context) error {
 	s.closeCancelledRows()
 	return s.take(ctx)
 }
 
-// beginStatement is begin for a statement that may be meant for a transaction
-// which is rolled back already: then it fails with a *refusedError.
+// beginStatement is begin for a statement that may be meant for a transaction that has
+// already been rolled back. It then fails with a *refusedError.
 func (s *session) beginStatement(ctx context.Context) error {
 	if err := s.begin(ctx); err != nil {
 		return err
@@ -72,7 +71,7 @@ func (s *session) beginStatement(ctx context.Context) error {
 	return err
 }
 
-// take is begin for who may come besides database/sql.
+// take is begin for callers other than database/sql.
 func (s *session) take(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -94,7 +93,7 @@ func (s *session) take(ctx context.Context) error {
 	return err
 }
 
-// start is begin for who has the turn; finish is its counterpart.
+// start is begin for a caller that has the turn; finish is its counterpart.
 func (s *session) start(ctx context.Context) error {
 	s.wire.BeginOperation()
 	if s.wire.Loss() != nil {
@@ -124,10 +123,10 @@ func (s *session) beginLeased(ctx context.Context, lease uint64) error {
 	return nil
 }
 
-// end finishes the request whose outcome is in err, and replaces that by what
-// the wire knows better; where the answer goes on, as rows or a COPY, it keeps
-// the turn for them. It must be deferred directly, because it also catches
-// lib/pq's panics over messages it cannot read.
+// end finishes the request whose outcome is in err, and replaces the error if the wire
+// knows better. If the answer goes on, as rows or a COPY, end keeps the turn for it. It
+// must be deferred directly, because it also recovers lib/pq's panics over messages
+// that lib/pq cannot read.
 func (s *session) end(err *error) {
 	if p := recover(); p != nil {
 		*err = s.caught(p)
@@ -152,7 +151,7 @@ func (s *session) caught(p any) error {
 	return driver.ErrBadConn
 }
 
-// run runs the request that start began.
+// run executes the request that start began, and finishes it.
 func (s *session) run(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -163,7 +162,7 @@ func (s *session) run(f func() error) (err error) {
 	return f()
 }
 
-// finish is end for who keeps the turn.
+// finish is end for a caller that keeps the turn.
 func (s *session) finish(err *error) {
 	canceled := s.detach()
 	if !s.op.goesOn {
@@ -183,9 +182,8 @@ func (s *session) finish(err *error) {
 	s.op.ctx = nil
 }
 
-// gaveUp reports whether lib/pq, which came back with an error, has given up the
-// session, or has left some of the answer unread, because of a message that it did not
-// expect.
+// gaveUp reports whether lib/pq, which has returned an error, has given up the session
+// or left part of the answer unread, because of a message that it did not expect.
 func (s *session) gaveUp() bool {
 	if s.wire.Sent() == 0 || s.wire.Loss() != nil {
 		return false
@@ -193,7 +191,7 @@ func (s *session) gaveUp() bool {
 	return !s.pq.IsValid() || !s.op.goesOn && !s.wire.Clean()
 }
 
-// translate replaces lib/pq's error by the one that says what happened.
+// translate replaces lib/pq's error with one that says what happened.
 func (s *session) translate(err error, canceled bool) error {
 	if err == nil {
 		return nil
@@ -210,12 +208,12 @@ func (s *session) translate(err error, canceled bool) error {
 	return &canceledError{ctx: ctx.Err(), cause: context.Cause(ctx), err: err}
 }
 
-// lossError describes the loss of the session to the request under way.
-// database/sql may try it again elsewhere only if nothing of it was sent and no
-// transaction was open.
+// lossError describes the loss of the session to the request under way. database/sql
+// may retry the request elsewhere only if nothing of it was sent and no transaction was
+// open.
 func (s *session) lossError(err error) error {
 	loss := s.wire.Loss()
-	if loss == nil { // lib/pq gave up a session that the wire finds nothing wrong with
+	if loss == nil { // lib/pq gave up a session in which the wire finds nothing wrong
 		if s.wire.Sent() == 0 {
 			return err
 		}

@@ -6,30 +6,31 @@ import (
 	"strings"
 )
 
-// A statement means what it meant when it was prepared: then the server looked up its
-// names, read its literals and found out the types of its arguments. lib/pq prepares a
-// query each time, so a statement that is kept must be forgotten where its query might
-// mean something else now. That is so behind
+// A statement keeps the meaning it had when it was prepared: the server then looked up
+// its names, read its literals and determined the types of its arguments. lib/pq
+// prepares a query each time. A kept statement must therefore be forgotten when its
+// query might mean something else now, that is, after
 //
-//   - a change of a setting by which literals are read: the server reports those, also
-//     where it was a rollback that changed them;
-//   - CREATE, ALTER and DROP: a name may be another's, a column have another type;
-//   - SET, RESET and set_config of what names are looked up by, and the like, which the
-//     server does not report.
+//  - a change of a setting by which literals are read: the server reports these, even if a
+//    rollback caused the change;
+//  - CREATE, ALTER and DROP: a name may refer to another object, a column may have another
+//    type;
+//  - SET, RESET and set_config of settings by which names are looked up, and the like, which
+//    the server does not report.
 //
-// What may be rolled back may change twice: to the end of its transaction nothing is
-// kept. What other sessions change is not seen, nor what functions do.
+// What may be rolled back may change twice, so nothing is kept until the end of its
+// transaction. Changes made by other sessions, or inside functions, are not seen.
 
-// heed notes that a query is about to be run, behind which statements may mean something
-// else.
+// heed notes that a query is about to run after which statements may have another
+// meaning.
 func (s *session) heed(query string, args []driver.NamedValue) {
 	if changesMeaning(query, args) {
 		s.op.outdated = true
 	}
 }
 
-// review forgets the statements that may mean something else now. It is called between
-// requests, by who has the turn.
+// review forgets the statements that may have another meaning now. It is called between
+// requests, by whoever has the turn.
 func (s *session) review() {
 	s.closeUnclosed()
 	if s.wire.Outdated() {
@@ -46,9 +47,9 @@ func (s *session) review() {
 	s.op.outdated = s.wire.Status() != 'I'
 }
 
-// readsClock reports whether a query may have a literal that is not constant: one of a
-// date or a time that the server reads as of when it reads it. Where it is not clear what
-// is a literal, all may be.
+// readsClock reports whether a query may have a literal that is not constant: a date or
+// time that the server evaluates when it reads the literal. If it is unclear what is a
+// literal, any part may be one.
 func readsClock(query string) bool {
 	if !present.MatchString(query) {
 		return false
@@ -65,10 +66,10 @@ func readsClock(query string) bool {
 	return false
 }
 
-// present finds the words for the present time, but for the function.
+// present matches the words for the present time, but not the function now().
 var present = regexp.MustCompile(`(?i)\b(now|today|tomorrow|yesterday)\b\s*($|[^(\s])`)
 
-// changesMeaning reports whether a query may change what statements mean.
+// changesMeaning reports whether a query may change the meaning of statements.
 func changesMeaning(query string, args []driver.NamedValue) bool {
 	if mentionsSetConfig(query) && setsMeaning(query, args) {
 		return true
@@ -80,7 +81,7 @@ func changesMeaning(query string, args []driver.NamedValue) bool {
 			first = query[:end]
 		}
 		var statement string
-		statement, query, more = strings.Cut(query, ";") // wherever that stands
+		statement, query, more = strings.Cut(query, ";") // wherever the semicolon stands, even in a literal
 		switch {
 		case isOneOf(first, "CREATE", "ALTER", "DROP", "DO"):
 			return true
@@ -91,7 +92,7 @@ func changesMeaning(query string, args []driver.NamedValue) bool {
 	return false
 }
 
-// mayChangeMeaning reports whether changesMeaning may report true, with some arguments.
+// mayChangeMeaning reports whether changesMeaning may report true for some arguments.
 func mayChangeMeaning(query string) bool {
 	return mentionsSetConfig(query) || changesMeaning(query, nil)
 }
@@ -111,8 +112,8 @@ func mentionsSetConfig(query string) bool {
 	return strings.Contains(query, "set_config") || strings.Contains(query, "SET_CONFIG")
 }
 
-// meaningful finds the names of settings that statements mean something by, and that the
-// server does not report. What has a dot before it is an extension's.
+// meaningful matches the names of settings that affect the meaning of statements and
+// that the server does not report. A name after a dot belongs to an extension.
 var meaningful = regexp.MustCompile(`(?i)(^|[^.\w])(search_path|schema|role|authorization|session_authorization|` +
 	`array_nulls|transform_null_equals|xml|xmloption|backslash_quote|lc_monetary|timezone_abbreviations|reset\s+all)\b`)
 

@@ -4,8 +4,8 @@ import (
 	"time"
 )
 
-// overflow deals with n notifications for which there is no room, or that come while a
-// gap is owed; not for OverflowDropOldest.
+// overflow handles n notifications that do not fit, or that arrive while a gap is owed.
+// It is not used with OverflowDropOldest.
 func (s *Subscription) overflow(n int) {
 	if s.config.Overflow == OverflowDisconnect {
 		s.l.tellSlow(s)
@@ -15,10 +15,10 @@ func (s *Subscription) overflow(n int) {
 	s.drop(n)
 }
 
-// drop counts n notifications that the subscriber does not get. The gap that tells
-// of them comes when its number is final: when half of the queue is free, so that more
-// than the gap fits, or when nothing has come for a moment. Then the last place in the
-// queue will do, which is kept for it.
+// drop counts n notifications that the subscriber does not get. The gap that reports
+// them enters the queue when its count is final: when half of the queue is free, so
+// that more than the gap fits, or when nothing has come for a moment, in which case it
+// may use the last place, reserved for it.
 func (s *Subscription) drop(n int) {
 	if s.owed == nil {
 		s.l.tellSlow(s)
@@ -28,8 +28,8 @@ func (s *Subscription) drop(n int) {
 	s.l.numbers.Dropped += uint64(n)
 }
 
-// dropAll empties the queue and puts a gap into it. The gaps that were in it become
-// a part of that.
+// dropAll empties the queue and puts one gap into it, which includes the gaps that were
+// in the queue.
 func (s *Subscription) dropAll() {
 	dropped, gap := s.queue.drain()
 	s.owed = gap.and(s.owed)
@@ -42,15 +42,15 @@ func (s *Subscription) dropAll() {
 	}
 }
 
-// owe has a gap come before anything newer: at once where there is room, or with
-// one that is to come already.
+// owe puts a gap before anything newer: at once if there is room, or else later, merged
+// with a gap that is already owed.
 func (s *Subscription) owe(gap *Gap) {
 	if gap == nil {
 		return
 	}
 	own := *gap
 	own.To = time.Now()
-	if s.owed != nil { // of an overflow, which says less
+	if s.owed != nil { // of an overflow, the less informative cause
 		own.From = earlier(own.From, s.owed.From)
 		own.Dropped += s.owed.Dropped
 	}
@@ -62,31 +62,31 @@ func (s *Subscription) owe(gap *Gap) {
 	}
 }
 
-// mayPay reports whether a gap that is owed may go into the queue before what has come:
-// when half of the queue is free. Where the policy is to disconnect, it is no gap of an
-// overflow, and any place will do.
+// mayPay reports whether an owed gap may go into the queue before what has just
+// arrived: if half of the queue is free. With OverflowDisconnect the gap is not one of
+// an overflow, and any place will do.
 func (s *Subscription) mayPay() bool {
 	n := s.queue.len()
 	return n <= s.queue.half() || s.config.Overflow == OverflowDisconnect && n < s.queue.size
 }
 
-// pay puts the gap that is owed into the queue, where the caller has seen room, or is
-// about to close it.
+// pay puts the owed gap into the queue. The caller has seen room, or is about to close
+// the queue.
 func (s *Subscription) pay() {
 	s.queue.putOne(Event{Gap: s.owed})
 	s.owed = nil
 	s.l.numbers.Gaps++
 }
 
-// How often the queues of slow subscribers are looked at, while there are any: who takes
-// does not tell the Listener.
+// How often the queues of slow subscribers are checked while there are any. Takers do
+// not notify the Listener.
 const (
 	minSweep  = time.Millisecond
 	maxSweep  = 100 * time.Millisecond
-	quietTime = 50 * time.Millisecond // a burst is over when nothing has come for that long
+	quietTime = 50 * time.Millisecond // a burst is over when nothing has come for this long
 )
 
-// sweepLater has the queue of s looked at until its gap is in it.
+// sweepLater has the queue of s checked until its gap is in it.
 func (l *Listener) sweepLater(s *Subscription) {
 	l.full[s] = struct{}{}
 	if !l.sweeping {
@@ -107,7 +107,7 @@ func (l *Listener) sweep() {
 	}
 }
 
-// sweepOnce reports whether there is a gap still to come.
+// sweepOnce reports whether any gap is still owed.
 func (l *Listener) sweepOnce() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -129,10 +129,10 @@ func (l *Listener) sweepOnce() bool {
 	return l.sweeping
 }
 
-// slowSilence is how long a slow subscriber is not told of again.
+// slowSilence is the shortest time between two reports of the same slow subscriber.
 const slowSilence = time.Second
 
-// tellSlow has OnEvent told of a subscriber who does not keep up.
+// tellSlow reports to OnEvent that a subscriber does not keep up.
 func (l *Listener) tellSlow(s *Subscription) {
 	if now := time.Now(); now.Sub(s.toldSlow) >= slowSilence {
 		s.toldSlow = now

@@ -12,8 +12,8 @@ import (
 	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
-// probe makes sure that what another session sends arrives over k. A pooler in
-// transaction mode takes LISTEN, and has the notifications come to nobody.
+// probe verifies that notifications sent by another session arrive over k. A pooler in
+// transaction mode accepts LISTEN, but its notifications reach nobody.
 func (l *Listener) probe(ctx context.Context, k *link) error {
 	if !l.config.DeliveryProbe {
 		return nil
@@ -32,7 +32,7 @@ func (l *Listener) probe(ctx context.Context, k *link) error {
 	case <-arrived:
 		return nil
 	case <-k.lost():
-		return nil // the session says why
+		return nil // k.why has the reason
 	case <-ctx.Done():
 		return ErrClosed
 	case <-timer.C:
@@ -40,8 +40,8 @@ func (l *Listener) probe(ctx context.Context, k *link) error {
 	}
 }
 
-// expect returns a channel that is closed when something comes over the channel of
-// that name.
+// expect returns a channel that is closed when a notification arrives on the PostgreSQL
+// channel of that name.
 func (l *Listener) expect(k *link, name string) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -49,8 +49,8 @@ func (l *Listener) expect(k *link, name string) <-chan struct{} {
 	return k.arrived
 }
 
-// probedLocked looks for the probe in what has come over a session that is not
-// listened to yet.
+// probedLocked looks for the probe among the notifications of a session that is not in
+// use yet.
 func (k *link) probedLocked(items []wire.Notification) {
 	ours := func(n wire.Notification) bool { return n.Channel == k.probe }
 	if k.arrived != nil && slices.ContainsFunc(items, ours) {
@@ -59,7 +59,7 @@ func (k *link) probedLocked(items []wire.Notification) {
 	}
 }
 
-// notify sends a notification from a session of its own.
+// notify runs a NOTIFY statement in a session opened for it.
 func (l *Listener) notify(ctx context.Context, statement string) error {
 	ctx, stop := l.boundConnect(ctx)
 	defer stop()

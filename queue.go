@@ -7,40 +7,40 @@ import (
 	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
-// A queue holds the events of a subscription. The Listener puts them in, under its
-// lock, and any number of goroutines take them out, each event once:
+// A queue holds the events of a subscription. The Listener puts events in under its
+// lock; any number of goroutines take them out, each event once:
 //
 //	put ──▶ ring ──▶ take, next, takeAll     until it has an outlet
 //	put ──▶ outlet ──▶ whoever receives      after open
 //	put ──▶ ring ──▶ pump ──▶ outlet         after openPumped
 //
-// The ring grows as it is needed. Who takes from it waits for a bell. That is not rung
-// for the first of many that come together, as long as there is a hold: who is woken by
-// that gets into the way of who puts the others, as with a Go channel.
+// The ring grows on demand. Takers wait for a bell. During a hold the bell is not rung
+// until the whole batch is in the ring: a taker woken by the first event would contend
+// for the lock with the goroutine that puts the others, as with a Go channel.
 type queue struct {
-	size int // the most events, but for a gap at the end
+	size int // the most events, not counting a gap at the end
 
-	// Written under the Listener's lock and mu, so that either will do for reading. The
-	// outlet does not change when there is one, so who has seen it needs none.
-	out    chan Event // the outlet: takers take from it; nil while there is none
-	direct bool       // the outlet is in place of the ring
+	// Written under both the Listener's lock and mu, so either suffices for reading. An
+	// outlet, once set, never changes, so whoever has seen it needs no lock.
+	out    chan Event // the outlet, from which takers receive; nil while there is none
+	direct bool       // the outlet replaces the ring
 
 	// The Listener's lock guards these.
 	hold    hold
-	oldest  time.Time // nothing in the queue came before
-	gapLast bool      // what was put last is a gap
+	oldest  time.Time // no event in the queue is older
+	gapLast bool      // the last event put was a gap
 
 	mu      sync.Mutex // guards the rest
 	ring    ring
-	bell    chan struct{} // has room for one; closed and replaced for all who wait
-	waiting int           // takers who wait for the bell, or come from it
-	held    bool          // takers wait even if the ring is not empty; while the Listener's lock is held
-	closed  bool          // nothing is put any more
+	bell    chan struct{} // holds one token; closed and replaced to wake all waiters
+	waiting int           // takers that wait for the bell, or have just woken
+	held    bool          // takers wait even if the ring is not empty; only while the Listener's lock is held
+	closed  bool          // nothing more is put
 }
 
 func newQueue(size int) queue { return queue{size: size, bell: make(chan struct{}, 1)} }
 
-// len returns how many events there are. It is for who holds the Listener's lock.
+// len returns the number of events. The caller holds the Listener's lock.
 func (q *queue) len() int {
 	if q.direct {
 		return len(q.out)
@@ -50,8 +50,8 @@ func (q *queue) len() int {
 	return q.ring.n
 }
 
-// room returns how many notifications may be put, besides so many events: the last place
-// is kept for a gap, unless one has just been put.
+// room returns how many more notifications fit when that many events are queued. The
+// last place is reserved for a gap, unless a gap was put last.
 func (q *queue) room(queued int) int {
 	kept := 1
 	if q.gapLast {
@@ -60,18 +60,18 @@ func (q *queue) room(queued int) int {
 	return max(q.size-kept-queued, 0)
 }
 
-// half is how many events there may be when half of the queue is free.
+// half returns the largest number of events that leaves half of the queue free.
 func (q *queue) half() int { return (q.size - 1) / 2 }
 
 // put puts as many notifications of a run into the queue as there is room for, and
-// returns how many. They came at a time, and go to so many hearers. It reports whether
-// it has begun a hold, which endHold is to end when the batch is over.
+// returns how many. They arrived at now and go to that many hearers. holds reports
+// whether put began a hold, which endHold must end after the batch.
 func (q *queue) put(run []wire.Notification, hearers int, now time.Time) (n int, holds bool) {
 	if q.direct {
 		n = min(q.room(len(q.out)), len(run)) // nobody else sends
 		q.gapLast = q.gapLast && n == 0
 		for i := range run[:n] {
-			q.out <- Event{Notification: Notification(run[i])} // does not wait
+			q.out <- Event{Notification: Notification(run[i])} // does not block
 		}
 		return n, false
 	}
@@ -92,12 +92,12 @@ func (q *queue) put(run []wire.Notification, hearers int, now time.Time) (n int,
 	return n, holds
 }
 
-// putOne puts an event into a queue that the caller has seen not to be full, or is
-// about to close: there is one more place than size, for a gap at the end.
+// putOne puts one event. The caller has seen room, or is about to close the queue, for
+// whose last gap there is one place more than size.
 func (q *queue) putOne(e Event) {
 	q.gapLast = e.Gap != nil
 	if q.direct {
-		q.out <- e // does not wait: nobody else sends
+		q.out <- e // does not block: nobody else sends
 		return
 	}
 	q.mu.Lock()
@@ -111,12 +111,12 @@ func (q *queue) putOne(e Event) {
 	q.wakeLocked()
 }
 
-// drain takes all out of the ring, and returns how many notifications that were, and
-// the gaps that were among them as one.
+// drain empties the ring. It returns the number of notifications removed, and the gaps
+// among them merged into one.
 func (q *queue) drain() (notifications int, gap *Gap) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.hold.sent -= uint64(q.ring.n) // nobody has taken them
+	q.hold.sent -= uint64(q.ring.n) // they were never taken
 	for e := (Event{}); q.ring.n > 0; {
 		if q.ring.pop(&e); e.Gap == nil {
 			notifications++
@@ -127,7 +127,7 @@ func (q *queue) drain() (notifications int, gap *Gap) {
 	return notifications, gap
 }
 
-// close has takers learn of the end when there is nothing left to take.
+// close lets takers see the end once nothing is left to take.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -138,8 +138,8 @@ func (q *queue) close() {
 	q.wakeAllLocked()
 }
 
-// open makes a Go channel the place of the events. It needs the Listener's lock, and that
-// there is no outlet yet, as openPumped does.
+// open moves the events into a Go channel, which replaces the ring. Like openPumped, it
+// needs the Listener's lock and must not be called when there is an outlet.
 func (q *queue) open() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -155,15 +155,15 @@ func (q *queue) open() {
 	q.wakeAllLocked()
 }
 
-// openPumped makes an outlet that the caller sends to.
+// openPumped makes an outlet, to which the pump sends.
 func (q *queue) openPumped() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.out = make(chan Event) // without room: what comes before a gap was taken before CatchUp is called
+	q.out = make(chan Event) // unbuffered: what precedes a gap has been taken when CatchUp is called
 	q.wakeAllLocked()
 }
 
-// endHold ends a hold, and wakes who waits.
+// endHold ends a hold, and wakes a waiting taker.
 func (q *queue) endHold() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

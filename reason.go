@@ -15,29 +15,30 @@ import (
 // A DisconnectReason says why a session was lost.
 type DisconnectReason int
 
-// The reasons, with the SQLSTATE of the server's last message where it sends
-// one (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+// The reasons, with the SQLSTATE of the server's last message if there is one
+// (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 const (
-	// PeerClosed: the connection ended without a reason.
+	// PeerClosed: the connection was closed without a reason.
 	PeerClosed DisconnectReason = iota
-	// AdminShutdown: 57P01, the server stops or pg_terminate_backend was called.
+	// AdminShutdown: 57P01, the server is stopping or pg_terminate_backend was called.
 	AdminShutdown
 	// CrashShutdown: 57P02, another session's process crashed.
 	CrashShutdown
-	// IdleTimeout: 57P05, 25P03 or 25P04, a timeout that is set on the server.
+	// IdleTimeout: 57P05, 25P03 or 25P04, a timeout set on the server.
 	IdleTimeout
 	// Reset: the connection was reset.
 	Reset
-	// NetworkTimeout: keepalive or TCP_USER_TIMEOUT gave the peer up, or a Listener's
-	// heartbeat did.
+	// NetworkTimeout: keepalive or TCP_USER_TIMEOUT gave up on the peer, or a
+	// Listener's heartbeat did.
 	NetworkTimeout
 	// CancelTimeout: a cancelled request did not end within Config.CancelTimeout.
 	CancelTimeout
-	// ProtocolError: what came was not PostgreSQL's protocol.
+	// ProtocolError: what was received is not PostgreSQL's protocol, or lib/pq could
+	// not read it.
 	ProtocolError
 	// ClosedLocally: the program closed the session.
 	ClosedLocally
-	// ServerError: another FATAL error of the server, told by Err.
+	// ServerError: another FATAL error of the server; see Err.
 	ServerError
 )
 

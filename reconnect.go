@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// run is the Listener's goroutine: it has a session, or is about to have one.
+// run is the Listener's goroutine. It has a session, or is about to have one.
 //
 //	    ┌─ session lost, LISTEN refused ──────────────────────────┐
 //	    ▼                                                         │
@@ -15,7 +15,7 @@ import (
 //	    ▲         │                       │            heartbeats, Pings
 //	    └─ failed ┴───────────────────────┘
 //
-// Close ends it wherever it is.
+// Close ends it in any state.
 func (l *Listener) run(ctx context.Context) {
 	defer l.over()
 	for failures := 0; ; {
@@ -31,7 +31,7 @@ func (l *Listener) run(ctx context.Context) {
 		l.lose(k, err)
 		delay := l.backoff(failures)
 		e := ListenerEvent{Kind: ListenerReconnecting, Attempt: failures, Delay: delay}
-		if k == nil || !k.listened { // nobody was told otherwise
+		if k == nil || !k.listened { // no ListenerDisconnected will report it
 			e.Err = err
 		}
 		l.tell(e)
@@ -41,7 +41,7 @@ func (l *Listener) run(ctx context.Context) {
 	}
 }
 
-// over ends what there is.
+// over ends the subscriptions, and the Pings that wait.
 func (l *Listener) over() {
 	l.mu.Lock()
 	l.closed = true
@@ -54,13 +54,12 @@ func (l *Listener) over() {
 	close(l.stopped)
 }
 
-// goodSession is how long a session has to live, at the least, to be worth being
-// replaced at once. A server whose sessions end as soon as they have begun is left
-// in peace like one that gives none.
+// goodSession is how long a session must live to be replaced at once. A server whose
+// sessions end as soon as they begin is treated like one that gives none.
 const goodSession = time.Second
 
-// failures returns how many attempts in a row have come to nothing, when k is lost
-// or, where it is nil, was not to be had.
+// failures returns the number of failed attempts in a row, now that k is lost or, if k
+// is nil, could not be opened.
 func (l *Listener) failures(before int, k *link) int {
 	if k != nil && k.listened && time.Since(k.since) > max(goodSession, l.ceiling(before+1)) {
 		return 1
@@ -68,8 +67,8 @@ func (l *Listener) failures(before int, k *link) int {
 	return before + 1
 }
 
-// backoff returns how long to wait after as many failures in a row: not at all
-// after the first.
+// backoff returns how long to wait after that many failures in a row. After the first
+// it does not wait.
 func (l *Listener) backoff(failures int) time.Duration {
 	if failures <= 1 {
 		return 0
@@ -77,7 +76,7 @@ func (l *Listener) backoff(failures int) time.Duration {
 	return rand.N(l.ceiling(failures - 1))
 }
 
-// ceiling is what backoff stays below.
+// ceiling returns the upper bound of backoff.
 func (l *Listener) ceiling(failures int) time.Duration {
 	d := l.config.MinBackoff
 	for range failures - 1 {
@@ -89,8 +88,7 @@ func (l *Listener) ceiling(failures int) time.Duration {
 	return min(d, l.config.MaxBackoff)
 }
 
-// wait waits for d, and answers a Ping meanwhile. It reports false when ctx has
-// ended.
+// wait waits for d, and answers Pings meanwhile. It reports false when ctx has ended.
 func (l *Listener) wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -112,7 +110,7 @@ func (l *Listener) whyNoSession() error {
 	return fmt.Errorf("the listener has no session: %w", l.last)
 }
 
-// serve does on a session what there is to do, until it is lost or to be given up.
+// serve uses a session until it is lost or must be given up.
 func (l *Listener) serve(ctx context.Context, k *link) error {
 	if err := l.probe(ctx, k); err != nil {
 		return err
@@ -125,7 +123,7 @@ func (l *Listener) serve(ctx context.Context, k *link) error {
 		return err
 	}
 	select {
-	case <-k.lost(): // where there was nothing to listen to, nobody has noticed
+	case <-k.lost(): // with nothing to listen to, no request has shown it
 		return nil
 	default:
 	}
@@ -138,7 +136,7 @@ func (l *Listener) serve(ctx context.Context, k *link) error {
 		case <-ctx.Done():
 			return ErrClosed
 		case <-k.lost():
-			return nil // the session says why
+			return nil // k.why has the reason
 		case <-beats:
 			err = l.beat(ctx, k)
 		case <-l.wake:
@@ -152,7 +150,7 @@ func (l *Listener) serve(ctx context.Context, k *link) error {
 	}
 }
 
-// beats returns the clock of the heartbeat.
+// beats returns the ticker of the heartbeat.
 func (l *Listener) beats() (<-chan time.Time, func()) {
 	if l.config.Heartbeat < 0 {
 		return nil, func() {}
@@ -161,8 +159,8 @@ func (l *Listener) beats() (<-chan time.Time, func()) {
 	return ticker.C, ticker.Stop
 }
 
-// have makes k the session that everything is heard over, and all topics such as
-// it has to be told of.
+// have makes k the session of the Listener, and marks all topics as changed, because k
+// listens to none of them yet.
 func (l *Listener) have(k *link) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -173,7 +171,7 @@ func (l *Listener) have(k *link) {
 	}
 }
 
-// connected tells that k listens to all that is wanted.
+// connected reports that k listens to all channels that are wanted.
 func (l *Listener) connected(k *link) {
 	l.mu.Lock()
 	gap := l.outage
@@ -187,7 +185,7 @@ func (l *Listener) connected(k *link) {
 	l.tell(ListenerEvent{Kind: ListenerConnected, Host: k.host(), PID: k.pid()})
 }
 
-// tellGap has OnEvent told of a gap that has ended, if there is one.
+// tellGap reports a gap, if there is one, to OnEvent. The gap ends now.
 func (l *Listener) tellGap(gap *Gap) {
 	if gap != nil {
 		told := *gap
@@ -196,8 +194,8 @@ func (l *Listener) tellGap(gap *Gap) {
 	}
 }
 
-// lose is called when k is lost or given up because of err, and with nil when
-// there was none to be had.
+// lose is called when k was lost or given up because of err, and with a nil k when no
+// session could be opened.
 func (l *Listener) lose(k *link, err error) {
 	l.mu.Lock()
 	l.last = err
@@ -212,8 +210,8 @@ func (l *Listener) lose(k *link, err error) {
 	}
 }
 
-// breakLocked marks all topics as not heard any more, and has a gap come, once they
-// are, for each subscriber who has heard.
+// breakLocked marks all topics as not heard. Each live subscriber gets a gap as soon as
+// its topics are heard again.
 func (l *Listener) breakLocked(k *link, err error) {
 	gap := &Gap{Cause: GapReconnect, Err: err, From: k.certain}
 	if k.listened && l.outage == nil {
@@ -231,14 +229,14 @@ func (l *Listener) breakLocked(k *link, err error) {
 		case !s.live:
 		case s.broken == nil:
 			s.broken = gap
-		case s.broken.Cause == GapListenLost: // that was being mended
+		case s.broken.Cause == GapListenLost: // which was being repaired
 			s.broken = &Gap{Cause: gap.Cause, Err: gap.Err, From: s.broken.From}
 		}
 	}
 }
 
-// listenToNothing ends what the probe listens to, or Config.OnConnect: what is heard of
-// a channel from then on tells that its LISTEN has been made.
+// listenToNothing undoes the LISTEN of the probe and of Config.OnConnect. From then on
+// a notification of a channel proves that the Listener's own LISTEN has been made.
 func (l *Listener) listenToNothing(ctx context.Context, k *link) error {
 	if !k.conn.s.wire.Listened() {
 		return nil
@@ -246,8 +244,8 @@ func (l *Listener) listenToNothing(ctx context.Context, k *link) error {
 	return k.exec(ctx, "UNLISTEN *", l.config.HeartbeatTimeout)
 }
 
-// reconcile has the session listen to what is wanted and nothing else, in one
-// round trip. What is changed meanwhile is for the next time, so that heartbeats have
+// reconcile makes the session listen to the wanted channels and no others, in one round
+// trip. Changes that come meanwhile are left to the next call, so that heartbeats get
 // their turn however fast subscribers come and go.
 func (l *Listener) reconcile(ctx context.Context, k *link) error {
 	c := l.takeChange()
@@ -266,17 +264,17 @@ func (l *Listener) reconcile(ctx context.Context, k *link) error {
 	return nil
 }
 
-// channelTime is how long the server may take for a LISTEN, beside the round trip:
-// it looks at all the others.
+// channelTime is how long the server may take for a LISTEN beyond the round trip: it
+// checks all the others.
 const channelTime = 2 * time.Millisecond
 
-// make makes a change. Where the server refuses it because of a channel, the halves
-// of it are tried, and so on: one bad channel does not keep the others from being
+// make makes a change. If the server refuses it because of a channel, make tries the
+// two halves, and so on, so that one bad channel does not keep the others from being
 // heard.
 func (l *Listener) make(ctx context.Context, k *link, c *change) error {
 	l.begin(c)
 	limit := l.config.HeartbeatTimeout + time.Duration(c.size())*channelTime
-	err := k.exec(ctx, c.statements(), max(limit, l.config.HeartbeatTimeout)) // it may be as long as can be
+	err := k.exec(ctx, c.statements(), max(limit, l.config.HeartbeatTimeout)) // max: the sum may overflow
 	if err == nil {
 		l.mu.Lock()
 		l.acknowledgeLocked(c)
@@ -302,8 +300,8 @@ func (l *Listener) make(ctx context.Context, k *link, c *change) error {
 	return nil
 }
 
-// refuse ends the subscriptions to a channel that the server refuses. An UNLISTEN
-// that is refused is left at that: what comes is nobody's.
+// refuse ends the subscriptions to a channel that the server refuses. A refused
+// UNLISTEN is ignored: its notifications have no subscriber.
 func (l *Listener) refuse(c *change, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,18 +1,18 @@
 package pgnotify
 
-// minRing is the least room that a ring makes, in events.
+// minRing is the smallest size that a ring allocates, in events.
 const minRing = 16
 
-// A ring is a first-in, first-out sequence of events. It grows by doubling, and begins
-// at its start again whenever it is empty, so that it stays where it is in the
-// processor's cache, and keeps only what its longest sequence took.
+// A ring is a FIFO queue of events. It grows by doubling. Whenever it is empty it
+// starts over at its first slot, so that it stays in the processor's cache and touches
+// only as many slots as its longest content needed.
 type ring struct {
 	events []Event
-	first  int // where the oldest is
-	n      int // how many there are
+	first  int // index of the oldest event
+	n      int // number of events
 }
 
-// grow makes room for more events, where the ring is to hold no more than most.
+// grow makes room for more events, but for no more than most in all.
 func (r *ring) grow(more, most int) {
 	need := r.n + more
 	if need <= len(r.events) {
@@ -24,8 +24,7 @@ func (r *ring) grow(more, most int) {
 	r.events, r.first = events, 0
 }
 
-// push adds an event at the end, where there is room, and returns where it is: a zero
-// one.
+// push appends a zero event to a ring that has room, and returns its address.
 func (r *ring) push() *Event {
 	at := r.first + r.n
 	if at >= len(r.events) {
@@ -35,8 +34,9 @@ func (r *ring) push() *Event {
 	return &r.events[at]
 }
 
-// pop moves the oldest out of a ring that is not empty: once, and not from function to
-// function, which would be a good part of what hearing it costs.
+// pop moves the oldest event out of a non-empty ring, directly to its destination:
+// passing it from function to function would be a good part of the cost of receiving
+// it.
 func (r *ring) pop(to *Event) {
 	at := &r.events[r.first]
 	*to, *at = *at, Event{}

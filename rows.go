@@ -12,8 +12,8 @@ import (
 	"github.com/lib/pq/pqerror"
 )
 
-// libpqRows is lib/pq's driver.Rows with its optional interfaces, and the two
-// methods that lib/pq adds for those who reach it through sql.Conn.Raw.
+// libpqRows is lib/pq's driver.Rows with its optional interfaces, and the two methods
+// that lib/pq adds for users of sql.Conn.Raw.
 type libpqRows interface {
 	driver.Rows
 	driver.RowsNextResultSet
@@ -25,26 +25,25 @@ type libpqRows interface {
 	Tag() string
 }
 
-// rows are the rows of a query. They hold the session's turn until they are
-// closed.
+// rows are the rows of a query. They hold the session's turn until they are closed.
 type rows struct {
 	libpqRows
 	s        *session
 	ctx      context.Context // of the query
 	readOnly bool            // see isReadOnly
 	closed   bool
-	cutOff   error // what Next returns once closeCancelledRows has closed them
+	cutOff   error // returned by Next after closeCancelledRows has closed the rows
 }
 
-// newRows makes the answer of the request under way go on as rows.
+// newRows keeps the request under way going, as rows.
 func newRows(s *session, inner driver.Rows, readOnly bool) *rows {
 	s.op.goesOn = true
 	s.op.rows = &rows{libpqRows: inner.(libpqRows), s: s, ctx: s.op.ctx, readOnly: readOnly}
 	return s.op.rows
 }
 
-// Next reads the next row. At the end of the last result it leaves the turn to
-// Close, which database/sql calls then.
+// Next reads the next row. At the end of the last result it leaves the turn to Close,
+// which database/sql then calls.
 func (r *rows) Next(dest []driver.Value) (err error) {
 	if r.cutOff != nil {
 		return r.cutOff
@@ -66,14 +65,13 @@ func (r *rows) Next(dest []driver.Value) (err error) {
 	return err
 }
 
-// translate is that of the session; the request goes on until Close.
+// translate is the session's translate for a request that goes on until Close.
 func (r *rows) translate(err error) error {
 	r.s.wire.CheckFatal()
 	return r.s.translate(err, r.s.op.ctx.Err() != nil)
 }
 
-// Close reads what is left of the answer, or has it cut short, and gives the
-// turn back.
+// Close reads the rest of the answer, or has it cut short, and gives the turn back.
 func (r *rows) Close() (err error) {
 	if r.closed {
 		return nil
@@ -88,8 +86,8 @@ func (r *rows) Close() (err error) {
 	return r.libpqRows.Close()
 }
 
-// closeCancelledRows closes rows whose context has ended. To the program they are
-// closed when it is told so; database/sql closes them on a goroutine of its own.
+// closeCancelledRows closes rows whose context has ended. The program has been told
+// that they are closed, but database/sql closes them later, on another goroutine.
 func (s *session) closeCancelledRows() {
 	if r := s.op.rows; r != nil && r.ctx.Err() != nil {
 		r.cutOff = r.ctx.Err()
@@ -97,13 +95,12 @@ func (s *session) closeCancelledRows() {
 	}
 }
 
-// skipLimit is how many bytes of an unread answer are cheaper to read than to
-// cancel.
+// skipLimit is how many bytes of an unread answer are cheaper to read than to cancel.
 const skipLimit = 1 << 20
 
-// closeEarly closes the rows of a statement that only reads: one that goes on for
-// more than skipLimit is cancelled. In a transaction that would cost the
-// transaction, so there it is done only when that is to be rolled back anyway.
+// closeEarly closes the rows of a statement that only reads, and cancels it if more
+// than skipLimit is still to come. In a transaction that would fail the transaction, so
+// it is done only if the transaction is to be rolled back anyway.
 func (r *rows) closeEarly() error {
 	for start := r.s.wire.Delivered(); r.s.wire.Delivered()-start < skipLimit; {
 		switch err := r.libpqRows.Next(nil); err {
@@ -128,9 +125,9 @@ func isQueryCanceled(err error) bool {
 	return errors.As(err, &server) && server.Code == pqerror.QueryCanceled
 }
 
-// isReadOnly reports whether a query is a single SELECT, TABLE or VALUES: then its
-// rows are all that the program wants of it, unless it calls functions that
-// write. In doubt it is false.
+// isReadOnly reports whether a query is a single SELECT, TABLE or VALUES, of which the
+// program wants nothing but the rows, unless it calls functions that write. If in
+// doubt, it reports false.
 func isReadOnly(query string) bool {
 	query = strings.TrimRight(strings.TrimSpace(query), "; \t\r\n")
 	if strings.Contains(query, ";") {

@@ -14,7 +14,7 @@ import (
 	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
-// libpqConn is lib/pq's driver connection: what pgnotify needs of it.
+// libpqConn is what pgnotify needs of lib/pq's driver connection.
 type libpqConn interface {
 	driver.Conn
 	driver.ConnBeginTx
@@ -25,9 +25,9 @@ type libpqConn interface {
 	driver.Validator
 }
 
-// A session is one session of the server. The pool owns it through its Conn;
-// handles made by FromConn point to the same session and hold a lease, which
-// ends when the session is returned.
+// A session is one session of the server. The pool owns it through its Conn. Handles
+// made by FromConn point to the same session and hold a lease, which ends when the
+// session is returned.
 type session struct {
 	config *Config // the connector's: immutable
 	link   *transport.Conn
@@ -42,25 +42,25 @@ type session struct {
 
 	hearing    atomic.Pointer[hearing]       // nil until it is needed
 	watch      atomic.Pointer[fdwatch.Watch] // nil where the socket cannot be watched
-	hungUp     atomic.Bool                   // the socket is to be looked at by who frees the turn
+	hungUp     atomic.Bool                   // whoever frees the turn must look at the socket
 	wantActive atomic.Bool                   // somebody waits for notifications
 
-	idleSince time.Duration // when database/sql got the session back; for its calls only
+	idleSince time.Duration // when database/sql returned the session; for its calls only
 
-	lease atomic.Uint64 // number of the present borrower; 0 between two
+	lease atomic.Uint64 // number of the present borrower; 0 between borrowers
 
 	leaseMu sync.Mutex    // guards the fields below
 	leases  uint64        // borrowers so far
 	cutOff  uint64        // the borrower that had the session when it was closed
 	over    chan struct{} // closed when the lease ends; nil until somebody waits
-	ends    *ends         // who waits for the loss of the session; nil until somebody does
-	closed  bool          // there will be no other borrower
+	ends    *ends         // those who wait for the loss of the session; nil until somebody does
+	closed  bool          // there will be no further borrower
 	given   bool          // the session was given to the pool
 	told    bool          // OnDisconnect was called
 }
 
-// newSession returns a session on which nothing has been said yet. Its turn is
-// taken, for the start-up: callbacks that use it meanwhile wait.
+// newSession returns a session on which nothing has been said yet. Its turn is taken
+// for the start-up, so callbacks that use it wait.
 func newSession(config *Config, link *transport.Conn) *session {
 	s := &session{config: config, link: link}
 	s.self = Conn{s: s}
@@ -93,16 +93,16 @@ func (s *session) beginLease() {
 	}
 }
 
-// endLease makes all handles fail and forgets what the borrower left: handlers
-// and notifications.
+// endLease makes all handles fail, and discards the handlers and notifications that the
+// borrower left.
 func (s *session) endLease(closed bool) {
 	if waiting := s.endLeaseOnly(closed); waiting != nil {
 		waiting.tell(ErrReleased)
 	}
 }
 
-// endLeaseOnly returns who waits for the end of the session and is to be told that
-// it was returned; when it is closed, Lost tells.
+// endLeaseOnly returns those who wait for the end of the session, to be told that it
+// was returned. If it was closed, Lost tells them.
 func (s *session) endLeaseOnly(closed bool) (waiting *ends) {
 	s.leaseMu.Lock()
 	defer s.leaseMu.Unlock()
@@ -126,8 +126,8 @@ func (s *session) endLeaseOnly(closed bool) (waiting *ends) {
 	return waiting
 }
 
-// checkLease returns why a handle of the given lease fails, nil while it works;
-// lease 0 is that of whoever has the session.
+// checkLease returns why a handle with the given lease fails, or nil while it works.
+// Lease 0 is that of whoever has the session.
 func (s *session) checkLease(lease uint64) error {
 	if s.hasLease(lease) {
 		return nil
@@ -165,9 +165,8 @@ func (s *session) leaseOver(lease uint64) <-chan struct{} {
 	return s.over
 }
 
-// returned is called when database/sql puts the session back into the pool. It
-// reports whether the next borrower may have it: nothing of the last one must
-// be left.
+// returned is called when database/sql puts the session back into the pool. It reports
+// whether the next borrower may have it: nothing of the last borrower may be left.
 func (s *session) returned() bool {
 	s.endLease(false)
 	if !s.turn.TryTake() {
@@ -176,17 +175,17 @@ func (s *session) returned() bool {
 	defer s.freeTurn()
 	s.op.tx.Store(nil)
 	s.closeUnclosed()
-	s.op.unfinished = nil // what gave way and never came back, as for a user of Raw
+	s.op.unfinished = nil // of statements that gave way and never came back, as for a user of Raw
 	if s.idleSince = now(); s.op.failed {
 		s.idleSince = -idleMoment
 	}
 	return s.wire.Clean() && s.wire.Status() == 'I' && !s.wire.Listened() && s.pq.IsValid()
 }
 
-// catchUp takes in what the server has said since the session was returned. An
-// active session has done that already. Nothing is looked for a moment after the
-// return, unless the last request failed: looking costs a system call, and the
-// end of a watched session is told.
+// catchUp reads what the server has sent since the session was returned. An active
+// session has already read it. Shortly after the return catchUp does not look, unless
+// the last request failed: looking costs a system call, and a watched session is told
+// of its end.
 func (s *session) catchUp() {
 	if s.wire.Active() || s.socket == nil {
 		return
@@ -199,19 +198,19 @@ func (s *session) catchUp() {
 	}
 }
 
-// idleMoment is how long nothing is expected to have come on an idle session.
+// idleMoment is how long an idle session is assumed to have received nothing.
 const idleMoment = time.Millisecond
 
 var processStart = time.Now()
 
-// now is a monotonic clock in the least space.
+// now reads a monotonic clock into eight bytes.
 func now() time.Duration { return time.Since(processStart) }
 
-// close ends the session. A clean one says goodbye to the server.
+// close ends the session. A session in a clean state says goodbye to the server.
 func (s *session) close() {
 	s.endLease(true)
 	if s.turn.TryTake() {
-		defer s.turn.Release() // for those who wait for it, and find the session lost
+		defer s.turn.Release() // for those who wait for it, and will find the session lost
 		if s.wire.Clean() {
 			s.wire.Leave()
 			s.boundFarewell()
@@ -224,17 +223,17 @@ func (s *session) close() {
 // farewellTime is how long a closing session waits to send its goodbye.
 const farewellTime = 50 * time.Millisecond
 
-// boundFarewell keeps a session from waiting for its goodbye to be sent. A socket has
-// room for it: the server has answered, and so has taken all that was sent before. Not
-// so after a failed COPY, whose data it may not have read; and what else a session may
-// run over, a pipe for example, may have no room at all.
+// boundFarewell keeps a session from blocking on its goodbye. A socket normally has
+// room for it: the server has answered, and so has read all that was sent before. That
+// is not so after a failed COPY, whose data the server may not have read, nor for other
+// connections, such as a pipe, which may have no buffer at all.
 func (s *session) boundFarewell() {
 	if s.socket == nil || s.wire.Status() != 'I' {
 		_ = s.wire.SetWriteDeadline(time.Now().Add(farewellTime))
 	}
 }
 
-// activate has the wire read by a goroutine of its own, now or as soon as the
+// activate has a goroutine of the session's own read the wire, now or as soon as the
 // request under way is done.
 func (s *session) activate() {
 	if s.wire.Active() {
@@ -246,9 +245,9 @@ func (s *session) activate() {
 	}
 }
 
-// freeTurn gives the turn back. Before, it looks at the socket if that has hung
-// up, and activates the wire if somebody wants it: whoever fails to take the turn
-// leaves that to whoever has it.
+// freeTurn gives the turn back. Before that it looks at the socket if it has hung up,
+// and activates the wire if somebody wants it: whoever fails to take the turn leaves
+// both to whoever has it.
 func (s *session) freeTurn() {
 	for again := true; again; {
 		if s.hungUp.Swap(false) {

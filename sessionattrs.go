@@ -8,8 +8,8 @@ import (
 	"github.com/lib/pq"
 )
 
-// sessionAttrs returns what to ask of a host's session, one pass over the hosts
-// for each.
+// sessionAttrs returns what to require of a session, one item for each pass over the
+// hosts.
 func sessionAttrs(attrs pq.TargetSessionAttrs) ([]pq.TargetSessionAttrs, error) {
 	switch attrs {
 	case pq.TargetSessionAttrsPreferStandby:
@@ -22,8 +22,8 @@ func sessionAttrs(attrs pq.TargetSessionAttrs) ([]pq.TargetSessionAttrs, error) 
 		"primary, standby or prefer-standby", string(attrs))
 }
 
-// A kindError says why a server that would take the session was not taken, or
-// that it could not be told what it is. Other servers may do.
+// A kindError says why a server that would accept the session was not used, or that its
+// kind could not be determined. Another server may do.
 type kindError struct{ err error }
 
 func (e *kindError) Error() string { return e.err.Error() }
@@ -34,8 +34,8 @@ func isKindError(err error) bool {
 	return errors.As(err, &kind)
 }
 
-// checkAttrs returns a *kindError unless the session is of the kind asked for, as
-// libpq sees it. lib/pq's own check takes no standby for read-only.
+// checkAttrs returns a *kindError unless the session is of the required kind, as libpq
+// defines it. lib/pq's own check accepts no standby for read-only.
 func (s *session) checkAttrs(want pq.TargetSessionAttrs) error {
 	var (
 		is      bool
@@ -64,9 +64,9 @@ func (s *session) checkAttrs(want pq.TargetSessionAttrs) error {
 	return &kindError{fmt.Errorf("%s, but target_session_attrs=%s", no, want)}
 }
 
-// isReadOnly reports whether transactions of the session cannot write.
-// PostgreSQL says so in the start-up since version 14, if no pooler is in
-// between; otherwise it is asked.
+// isReadOnly reports whether transactions of the session cannot write. Since version 14
+// PostgreSQL says so in the start-up, unless a pooler is in between; otherwise the
+// server is asked.
 func (s *session) isReadOnly() (bool, error) {
 	readOnly, told := s.wire.Parameter("default_transaction_read_only")
 	standby, toldToo := s.wire.Parameter("in_hot_standby")
@@ -76,7 +76,7 @@ func (s *session) isReadOnly() (bool, error) {
 	return s.askStart("SHOW transaction_read_only")
 }
 
-// isStandby is told or asked like isReadOnly.
+// isStandby is like isReadOnly: the start-up says so, or the server is asked.
 func (s *session) isStandby() (bool, error) {
 	if standby, told := s.wire.Parameter("in_hot_standby"); told {
 		return standby == "on", nil
@@ -84,8 +84,8 @@ func (s *session) isStandby() (bool, error) {
 	return s.askStart("SELECT pg_catalog.pg_is_in_recovery()")
 }
 
-// askStart runs a query whose answer is one boolean, or on or off, during the
-// start-up. Like all of that, it ends by the closing of the socket.
+// askStart runs a query during the start-up whose answer is one boolean, or on or off.
+// Like the rest of the start-up, it is ended by closing the socket.
 func (s *session) askStart(query string) (bool, error) {
 	rows, err := s.pq.QueryContext(background, query, nil)
 	if err != nil {

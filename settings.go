@@ -8,11 +8,11 @@ import (
 	"unicode"
 )
 
-// settings are the parameters of a DSN, the password too.
+// settings holds the parameters of a DSN, including the password.
 type settings map[string]string
 
-// readSettings reads a DSN as lib/pq does. It returns nil for pairs that are
-// malformed: lib/pq says how.
+// readSettings reads a DSN as lib/pq does. For malformed pairs it returns nil, and
+// leaves the error message to lib/pq.
 func readSettings(dsn string) (settings, error) {
 	if isURL(dsn) {
 		return readURL(dsn)
@@ -37,7 +37,8 @@ func (s settings) checkNames() error {
 	return nil
 }
 
-// hosts returns the servers that the settings name, or else the environment.
+// hosts returns the servers that the settings or, for what they lack, the environment
+// name.
 func (s settings) hosts() (hostList, error) {
 	return newHostList(s.or("host", "PGHOST"), s.or("hostaddr", "PGHOSTADDR"), s.or("port", "PGPORT"))
 }
@@ -49,9 +50,9 @@ func (s settings) or(name, variable string) string {
 	return os.Getenv(variable)
 }
 
-// withoutHosts returns the settings with one server of no meaning. lib/pq puts
-// the lists of the environment before those of the DSN, so these are as long as
-// makes all three equally long.
+// withoutHosts returns the settings with one meaningless server. lib/pq prepends the
+// lists of the environment to those of the DSN, so the lists are padded until all three
+// have the same length.
 func (s settings) withoutHosts() settings {
 	list := func(value, other, another string) string {
 		n := strings.Count(os.Getenv(other), ",") + strings.Count(os.Getenv(another), ",")
@@ -64,8 +65,8 @@ func (s settings) withoutHosts() settings {
 	return without
 }
 
-// pairs returns the settings as key=value pairs. lib/pq is never given
-// a URL: its errors would quote it.
+// pairs returns the settings as key=value pairs. lib/pq is never given a URL, because
+// its errors would quote it.
 func (s settings) pairs() string {
 	quote := strings.NewReplacer(`'`, `\'`, `\`, `\\`)
 	var b strings.Builder
@@ -75,15 +76,15 @@ func (s settings) pairs() string {
 	return b.String()
 }
 
-// add sets a parameter of a URL, where an empty value is none.
+// add sets a parameter of a URL, unless its value is empty.
 func (s settings) add(name, value string) {
 	if value != "" {
 		s[name] = value
 	}
 }
 
-// readURL reads a URL. It may name several hosts, each with a port, and sockets
-// with their slashes encoded, which package url does not know.
+// readURL reads a URL. Unlike package url, it accepts several hosts, each with a port,
+// and sockets with their slashes encoded.
 func readURL(dsn string) (settings, error) {
 	scheme, rest, _ := strings.Cut(dsn, "://")
 	end := strings.IndexAny(rest, "/?#")
@@ -111,9 +112,9 @@ func readURL(dsn string) (settings, error) {
 	return s, nil
 }
 
-// isTorn reports whether a URL, read without its hosts, seems to be torn apart by
-// a character of its password: then it is valid, but "user:12/34@host" names a
-// host "user" and a database "34@host", and errors would show them.
+// isTorn reports whether a URL, read without its hosts, seems to be torn apart by a
+// character of its password. "user:12/34@host" is a valid URL, but it names a host
+// "user" and a database "34@host", and errors would show them.
 func isTorn(u *url.URL, hosts string) bool {
 	if u.Fragment != "" {
 		return true
@@ -125,8 +126,8 @@ func isTorn(u *url.URL, hosts string) bool {
 	return strings.Contains(u.EscapedPath(), "@") || u.Path == "" && strings.Contains(u.RawQuery, "@")
 }
 
-// addHosts adds the hosts of a URL and their ports. What is wrong with them is
-// not said: they may be part of a password.
+// addHosts adds the hosts of a URL and their ports. Its error does not quote them,
+// because they may be part of a password.
 func (s settings) addHosts(list string) error {
 	var hosts, ports []string
 	for _, item := range strings.Split(list, ",") {
@@ -147,7 +148,7 @@ func (s settings) addHosts(list string) error {
 	return nil
 }
 
-// cutPort cuts off what stands behind the last colon outside of brackets.
+// cutPort cuts off what follows the last colon outside of brackets.
 func cutPort(host string) (name, port string) {
 	i := strings.LastIndexByte(host, ':')
 	if i < strings.LastIndexByte(host, ']') || i < 0 {
@@ -156,7 +157,7 @@ func cutPort(host string) (name, port string) {
 	return host[:i], host[i+1:]
 }
 
-// readPairs reads key=value pairs, as libpq's conninfo_parse does; nil if they
+// readPairs reads key=value pairs like libpq's conninfo_parse. It returns nil if they
 // are malformed.
 func readPairs(dsn string) settings {
 	s := settings{}
@@ -179,8 +180,8 @@ func readPairs(dsn string) settings {
 
 func skipSpace(text string) string { return strings.TrimLeftFunc(text, unicode.IsSpace) }
 
-// cutValue cuts off a value, in quotes or up to the next space, and takes the
-// backslashes out of it.
+// cutValue cuts off a value, quoted or up to the next space, and resolves its
+// backslashes.
 func cutValue(text string) (value, rest string, ok bool) {
 	text, quoted := strings.CutPrefix(text, "'")
 	var b strings.Builder

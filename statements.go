@@ -13,8 +13,8 @@ import (
 // defaultStatementCacheSize is the default of Config.StatementCacheSize.
 const defaultStatementCacheSize = 256
 
-// maxCachedQuery is the length of the longest query whose statement is kept, in
-// bytes. Longer ones are generated, and seldom come twice.
+// maxCachedQuery is the length in bytes of the longest query whose statement is kept.
+// Longer queries tend to be generated, and seldom come twice.
 const maxCachedQuery = 16 << 10
 
 func (c *Config) statementCacheSize() int {
@@ -24,18 +24,18 @@ func (c *Config) statementCacheSize() int {
 	return c.StatementCacheSize
 }
 
-// A statement is a prepared statement that a session keeps for a query with
-// arguments, so that it needs one round trip where lib/pq needs two.
+// A statement is a prepared statement that a session keeps for a query with arguments,
+// so that the query needs one round trip where lib/pq needs two.
 type statement struct {
 	query    string
 	name     string // as the server knows it
 	inner    libpqStmt
 	readOnly bool // see isReadOnly
 	sets     bool // see mayChangeMeaning
-	reused   bool // it was prepared for an earlier query
+	reused   bool // it was prepared for an earlier request
 }
 
-// statements are those of a session, the one used last in front. The zero value is
+// statements holds those of a session, most recently used first. The zero value is
 // empty.
 type statements struct {
 	byQuery map[string]*list.Element
@@ -58,8 +58,8 @@ func (c *statements) add(st *statement) {
 	c.byQuery[st.query] = c.recent.PushFront(st)
 }
 
-// remove removes a statement, and returns it; the one used longest ago where query
-// is empty; nil where it is not there.
+// remove removes and returns the statement of a query, or the least recently used one
+// if query is empty. It returns nil if there is none.
 func (c *statements) remove(query string) *statement {
 	e := c.byQuery[query]
 	if query == "" {
@@ -73,8 +73,8 @@ func (c *statements) remove(query string) *statement {
 	return st
 }
 
-// keeps reports whether the statement of a query with arguments is to be kept. COPY is
-// not: to prepare it is to begin it.
+// keeps reports whether the statement of a query with arguments is kept. That of a COPY
+// is not: preparing a COPY begins it.
 func (s *session) keeps(query string, args []driver.NamedValue) bool {
 	if len(args) == 0 || query == "" || len(query) > maxCachedQuery || s.op.outdated ||
 		s.config.statementCacheSize() <= 0 || s.config.BinaryParameters {
@@ -86,8 +86,8 @@ func (s *session) keeps(query string, args []driver.NamedValue) bool {
 	return !beginsCopy(query) && !readsClock(query)
 }
 
-// statement returns the statement of a query, prepared if need be. One that has to
-// make room is closed with the next one that is prepared.
+// statement returns the statement of a query, prepared if need be. An evicted statement
+// is closed with the next one that is prepared.
 func (s *session) statement(query string) (*statement, error) {
 	if s.statements == nil {
 		s.statements = new(statements)
@@ -109,8 +109,9 @@ func (s *session) statement(query string) (*statement, error) {
 	return st, nil
 }
 
-// ready returns the statement of a query, for its execution with args. A context that
-// ended while it was prepared found nothing to cancel, so it is looked at here.
+// ready returns the statement of a query, ready to be executed with args. A context
+// that ended while the statement was prepared found nothing to cancel, so ready checks
+// it.
 func (s *session) ready(query string, args []driver.NamedValue) (*statement, error) {
 	st, err := s.statement(query)
 	if err == nil && !st.reused {
@@ -122,7 +123,7 @@ func (s *session) ready(query string, args []driver.NamedValue) (*statement, err
 	return st, err
 }
 
-// execKept is ExecContext by a statement that is kept.
+// execKept is ExecContext with a kept statement.
 func (s *session) execKept(query string, args []driver.NamedValue) (driver.Result, error) {
 	for again := false; ; again = true {
 		st, err := s.ready(query, args)
@@ -136,7 +137,7 @@ func (s *session) execKept(query string, args []driver.NamedValue) (driver.Resul
 	}
 }
 
-// queryKept is QueryContext by a statement that is kept.
+// queryKept is QueryContext with a kept statement.
 func (s *session) queryKept(query string, args []driver.NamedValue) (driver.Rows, error) {
 	for again := false; ; again = true {
 		st, err := s.ready(query, args)
@@ -154,18 +155,19 @@ func (s *session) queryKept(query string, args []driver.NamedValue) (driver.Rows
 }
 
 // forgetStale forgets a statement that failed because the server has lost it, or
-// because what it is about has changed. It reports whether the query may be tried
-// again: nothing of it was executed, and it is not in a transaction, which has failed.
+// because what it depends on has changed. It reports whether the query may be tried
+// again: nothing of it was executed, and it is not in a transaction, which would have
+// failed.
 func (s *session) forgetStale(st *statement, err error) bool {
 	var server *pq.Error
 	if !errors.As(err, &server) || s.wire.Bound() {
 		return false
 	}
 	switch {
-	case server.Code == pqerror.InvalidSQLStatementName: // DEALLOCATE within a function; a pooler
+	case server.Code == pqerror.InvalidSQLStatementName: // DEALLOCATE inside a function, or a pooler
 	case server.Code == pqerror.FeatureNotSupported: // cached plan must not change result type
-	case server.Code == pqerror.InternalError: // a type that was dropped and made again
-	case st.reused && isTypeFault(server.Code): // a column has another type now, its argument still the old one
+	case server.Code == pqerror.InternalError: // a type that was dropped and created again
+	case st.reused && isTypeFault(server.Code): // a column has another type now, the argument still the old one
 	default:
 		return false
 	}
@@ -176,12 +178,12 @@ func (s *session) forgetStale(st *statement, err error) bool {
 	return s.wire.Status() == 'I' && s.wire.Loss() == nil
 }
 
-// isTypeFault reports whether an error before a statement was executed may be due to the
-// types of arguments, which the server finds out once, when the statement is prepared.
+// isTypeFault reports whether an error before execution may be due to the types of the
+// arguments, which the server determines only once, when it prepares the statement.
 func isTypeFault(code pqerror.Code) bool {
 	switch code.Class() {
 	case "22": // the type cannot read the argument
-		return code != pqerror.DivisionByZero // which is found while planning
+		return code != pqerror.DivisionByZero // which is found during planning
 	case "23", // a domain does not allow it
 		"42", // no such operator, column is of type …
 		"54": // an array is too large
@@ -190,8 +192,8 @@ func isTypeFault(code pqerror.Code) bool {
 	return false
 }
 
-// beginsCopy reports whether lib/pq takes a query for a COPY, behind spaces and
-// comments, which do not nest for it.
+// beginsCopy reports whether lib/pq takes a query for a COPY. It skips leading spaces
+// and comments, which do not nest for lib/pq.
 func beginsCopy(query string) bool {
 	query = skipBlanks(query)
 	return len(query) >= 4 && strings.EqualFold(query[:4], "COPY")
@@ -205,7 +207,7 @@ func skipBlanks(query string) string {
 		case strings.HasPrefix(query, "--"):
 			_, query, _ = strings.Cut(query, "\n")
 		case strings.HasPrefix(query, "/*"):
-			_, query, _ = strings.Cut(query[1:], "*/") // "/*/" is a whole one for it
+			_, query, _ = strings.Cut(query[1:], "*/") // lib/pq takes "/*/" for a whole comment
 		default:
 			return query
 		}

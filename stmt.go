@@ -12,21 +12,20 @@ type libpqStmt interface {
 	driver.StmtQueryContext
 }
 
-// libpqCopy is lib/pq's statement for COPY … FROM STDIN, which does not know
-// contexts but has a method for raw data.
+// libpqCopy is lib/pq's statement for COPY … FROM STDIN. Its Exec takes no context, and
+// it has a method for raw data.
 type libpqCopy interface {
 	driver.Stmt
 	CopyData(ctx context.Context, line string) (driver.Result, error)
 }
 
-// newStmt wraps what lib/pq prepared: a statement, or a COPY that is under way
-// from now on.
+// newStmt wraps what lib/pq prepared: a statement, or a COPY that is now under way.
 func newStmt(s *session, inner driver.Stmt, query string) driver.Stmt {
 	if st, ok := inner.(libpqStmt); ok {
 		return &stmt{s: s, inner: st, query: query, name: s.wire.Prepared(),
 			readOnly: isReadOnly(query), sets: mayChangeMeaning(query)}
 	}
-	s.detach() // each step has a context of its own
+	s.detach() // each step has its own context
 	s.op.goesOn = true
 	st := &copyStmt{s: s, inner: inner.(libpqCopy)}
 	st.guard = func() { s.attach(st.ctx) }
@@ -88,9 +87,10 @@ func (st *stmt) Query(args []driver.Value) (driver.Rows, error) {
 	return st.QueryContext(background, namedValues(args))
 }
 
-// Close frees the statement on the server: while rows of another one are open, with the
-// next one that is prepared. There is nothing to free where the session is lost.
-// database/sql may hold the pool's lock meanwhile, so it has a time limit of its own.
+// Close frees the statement on the server, or leaves that to the next statement that is
+// prepared, if rows of another one are open. If the session is lost there is nothing to
+// free. database/sql may hold the pool's lock meanwhile, so Close has its own time
+// limit.
 func (st *stmt) Close() (err error) {
 	if st.s.wire.Loss() != nil {
 		return nil
@@ -109,7 +109,7 @@ func (st *stmt) Close() (err error) {
 	return st.inner.Close()
 }
 
-// closeUnclosed has closed what could not be closed when it was to be.
+// closeUnclosed schedules the closing of statements that Close could not close.
 func (s *session) closeUnclosed() {
 	left := s.op.unfinished
 	if left == nil {
@@ -121,8 +121,8 @@ func (s *session) closeUnclosed() {
 	left.unclosed = nil
 }
 
-// A copyStmt is a COPY … FROM STDIN under way. It holds the session's turn until
-// Exec without arguments, or Close, ends it; both send what is buffered.
+// A copyStmt is a COPY … FROM STDIN under way. It holds the session's turn until Exec
+// without arguments, or Close, ends it; both send what is buffered.
 type copyStmt struct {
 	s     *session
 	inner libpqCopy
@@ -130,12 +130,12 @@ type copyStmt struct {
 
 	ctx    context.Context // of the step under way
 	guard  func()          // has the step cancelled when ctx ends
-	values []driver.Value  // of the row under way; its memory serves the next
+	values []driver.Value  // of the row under way; reused for the next one
 }
 
 func (st *copyStmt) NumInput() int { return st.inner.NumInput() }
 
-// ExecContext sends a row, or without arguments ends the COPY.
+// ExecContext sends a row or, without arguments, ends the COPY.
 func (st *copyStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
 	st.values = st.values[:0]
 	for _, a := range args {
@@ -146,7 +146,7 @@ func (st *copyStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (
 	return st.run(ctx, last, func() (driver.Result, error) {
 		res, err := st.inner.Exec(st.values) //nolint:staticcheck // lib/pq's COPY has no other
 		if last && err != nil {
-			_ = st.inner.Close() // after an error lib/pq leaves the COPY open, and some of the answer unread
+			_ = st.inner.Close() // after an error lib/pq leaves the COPY open and part of the answer unread
 		}
 		return res, err
 	})
@@ -157,8 +157,8 @@ func (st *copyStmt) Exec(args []driver.Value) (driver.Result, error) {
 	return st.ExecContext(background, namedValues(args))
 }
 
-// CopyData sends lines of raw COPY data, as lib/pq's statement does for those
-// who reach it through sql.Conn.Raw.
+// CopyData sends lines of raw COPY data, as lib/pq's statement does for users of
+// sql.Conn.Raw.
 func (st *copyStmt) CopyData(ctx context.Context, line string) (driver.Result, error) {
 	return st.run(ctx, false, func() (driver.Result, error) {
 		return st.inner.CopyData(background, line)
@@ -168,9 +168,9 @@ func (st *copyStmt) CopyData(ctx context.Context, line string) (driver.Result, e
 // Query implements driver.Stmt; COPY returns no rows.
 func (st *copyStmt) Query([]driver.Value) (driver.Rows, error) { return nil, ErrNotSupported }
 
-// run is one step of the COPY, and its end where last is set. A row is guarded by its
-// context from when it is sent on, which may block: most are only put into lib/pq's
-// buffer.
+// run executes one step of the COPY; last says that it is the end. Most rows only go
+// into lib/pq's buffer. The context guards a step from the moment it writes to the
+// network, which may block.
 func (st *copyStmt) run(ctx context.Context, last bool, step func() (driver.Result, error)) (_ driver.Result, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -189,8 +189,8 @@ func (st *copyStmt) run(ctx context.Context, last bool, step func() (driver.Resu
 	return step()
 }
 
-// endStep finishes a step. A failed one leaves the turn with the COPY, which
-// Close ends.
+// endStep finishes a step. If a step fails, the COPY keeps the turn until Close ends
+// it.
 func (st *copyStmt) endStep(err *error) {
 	if p := recover(); p != nil {
 		*err = st.s.caught(p)
@@ -205,7 +205,7 @@ func (st *copyStmt) endStep(err *error) {
 	}
 }
 
-// Close ends the COPY, if Exec has not done so.
+// Close ends the COPY, unless Exec has done so.
 func (st *copyStmt) Close() error {
 	if st.ended {
 		return nil

@@ -10,32 +10,33 @@ import (
 	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
-// The default of SubscriptionConfig.QueueSize, and the largest, which takes 800 MB.
+// The default of SubscriptionConfig.QueueSize, and its maximum, which takes 800 MB.
 const (
 	defaultQueueSize = 1024
 	maxQueueSize     = 1 << 24
 )
 
-// An OverflowPolicy says what becomes of a subscription that does not keep up:
-// a notification comes, and its queue is full.
+// An OverflowPolicy decides what happens to a subscription that does not keep up: when
+// a notification arrives and its queue is full.
 type OverflowPolicy int
 
 const (
-	// OverflowGap, the default, keeps what is in the queue and drops what comes, until
-	// half of the queue is free. A [Gap] stands in the queue where they are missing, with
-	// their number.
+	// OverflowGap, the default, keeps the queue and drops new notifications until half
+	// of it is free, or a burst is over and there is room. A [Gap] takes their place
+	// and counts them.
 	OverflowGap OverflowPolicy = iota
-	// OverflowDropOldest drops all that is in the queue, not only the oldest, so that the
-	// subscriber goes on with what is newest. A [Gap] stands before that. Once Events was
-	// called, it costs a goroutine, one event that was the next may still come before the
-	// gap, and what is in the queue is lost when the subscription ends.
+	// OverflowDropOldest drops the whole queue, not only the oldest event, so that the
+	// subscriber goes on with the newest. A [Gap] comes first. Once Events has been
+	// called, the policy costs a goroutine, one event that was next may still precede
+	// the gap, and the queue is lost when the subscription ends.
 	OverflowDropOldest
-	// OverflowDisconnect ends the subscription: Err is [ErrSlowConsumer]. What is in the
-	// queue can still be taken, unless there is a CatchUp; what was too much is not counted.
+	// OverflowDisconnect ends the subscription with [ErrSlowConsumer]. What is in the
+	// queue can still be taken, unless there is a CatchUp. Notifications that did not
+	// fit are not counted.
 	OverflowDisconnect
 )
 
-// String returns the policy's name.
+// String returns the policy in words.
 func (p OverflowPolicy) String() string {
 	switch p {
 	case OverflowGap:
@@ -48,40 +49,39 @@ func (p OverflowPolicy) String() string {
 	return fmt.Sprintf("OverflowPolicy(%d)", int(p))
 }
 
-// SubscriptionConfig says what a subscription hears and how.
+// SubscriptionConfig says what a subscription receives and how.
 type SubscriptionConfig struct {
-	// Channels are the channels to hear: at least one, named as for
-	// [NotificationConn].Listen. One that is named twice is heard once.
+	// Channels are the channels to listen to: at least one, named as for
+	// [NotificationConn].Listen. Duplicates count once.
 	Channels []string
 
-	// QueueSize is how many events wait for the subscriber, at the most. The last place
-	// is kept for a gap. An event takes 48 bytes. The queue grows as it is needed, and
-	// once Events was called has room for all from the beginning, unless a goroutine
-	// passes them on (CatchUp, OverflowDropOldest). 0: 1024; less than 2 is an error, and
-	// more than 1<<24.
+	// QueueSize is the maximum number of events in the queue. Its last place is
+	// reserved for a gap. An event takes 48 bytes. The queue grows on demand; once
+	// Events has been called, it has its full size, unless a goroutine passes the
+	// events on (CatchUp, OverflowDropOldest). 0: 1024; less than 2 or more than 1<<24
+	// is an error.
 	QueueSize int
 
-	// CatchUp, where it is not nil, takes the place of gaps: it is called with each
-	// one, and once at the start, to look again at what notifications would have told.
-	// The notifications that come meanwhile wait in the queue. While it fails, it
-	// is called again, after waits like those of reconnecting; a panic counts as
-	// failing; one that ends its goroutine, as [runtime.Goexit] does, ends the
-	// subscription. It runs on a goroutine that the subscription has for that, which is not
-	// waited for by Close; ctx ends when the subscription does, and what is in the
-	// queue is lost then.
+	// CatchUp, if not nil, is called in place of each gap, and once at the start, to
+	// read again what the missing notifications would have told. Notifications that
+	// arrive meanwhile wait in the queue. If CatchUp fails or panics, it is called
+	// again, after waits like those of reconnecting. If it ends its goroutine, as
+	// [runtime.Goexit] does, the subscription ends. It runs on a goroutine of the
+	// subscription. When the subscription ends, ctx ends, and the queue is lost. Close
+	// does not wait for CatchUp.
 	CatchUp func(ctx context.Context, gap Gap) error
 
-	// Overflow says what happens when the queue is full.
+	// Overflow decides what happens when the queue is full.
 	Overflow OverflowPolicy
 }
 
-// A Subscription is one subscriber's stream of notifications, in the order in
-// which their transactions committed, from the time when [Listener.Subscribe] has
-// returned. Where some may be missing, a [Gap] stands in their place.
+// A Subscription is one subscriber's stream of notifications, in the order in which
+// their transactions committed, starting when [Listener.Subscribe] returns. A [Gap]
+// marks each place where some may be missing.
 //
-// It has a queue, from which All, Wake and the Go channel of Events take: each event is
-// given to one of those who do. Nobody waits for the subscriber: when the queue is full,
-// its Overflow policy says what happens. Methods are safe for concurrent use.
+// All, Wake and the Go channel of Events take from the same queue: each event goes to
+// one of them. Nothing waits for the subscriber: when its queue is full, the Overflow
+// policy decides. All methods are safe for concurrent use.
 type Subscription struct {
 	l      *Listener
 	config SubscriptionConfig
@@ -92,26 +92,26 @@ type Subscription struct {
 	// The Listener's lock guards the fields below.
 	seats    []seat
 	missing  int  // channels that the session does not listen to yet
-	live     bool // it gets notifications
-	ended    bool // it will get none any more, and err says why
+	live     bool // it receives notifications
+	ended    bool // it will receive no more, and err says why
 	err      error
-	broken   *Gap               // to come when nothing is missing any more; nil while nothing was lost
-	owed     *Gap               // to be put into the queue before anything newer
-	toldSlow time.Time          // when tellSlow last told of it
+	broken   *Gap               // the gap to come when no channel is missing any more; nil while nothing was lost
+	owed     *Gap               // the gap to be put into the queue before anything newer
+	toldSlow time.Time          // when tellSlow last reported it
 	stop     context.CancelFunc // ends the pump; nil while there is none
 }
 
-// Subscribe hears channels, with the defaults of [SubscriptionConfig].
+// Subscribe is [Listener.SubscribeConfig] with the defaults of [SubscriptionConfig].
 func (l *Listener) Subscribe(ctx context.Context, channels ...string) (*Subscription, error) {
 	return l.SubscribeConfig(ctx, SubscriptionConfig{Channels: channels})
 }
 
-// SubscribeConfig begins a subscription, and returns when the server has
-// acknowledged that the present session listens to all of its channels: what is
-// sent from then on is heard. While there is no session it waits for one. When ctx
-// ends first, the subscription is forgotten, and the error tells both ctx.Err() and
-// why there is no session. Other errors are [ErrChannelName], [ErrClosed] and the
-// server's, where it refuses a channel. ctx bounds nothing but this call.
+// SubscribeConfig begins a subscription. It returns when the server has acknowledged
+// that the present session listens to all of its channels: notifications sent from then
+// on are received. While there is no session it waits for one. If ctx ends first, the
+// subscription is discarded, and the error holds both ctx.Err() and the reason why
+// there is no session. Other errors are [ErrChannelName], [ErrClosed], an invalid
+// config, and the server's error if it refuses a channel. ctx bounds only this call.
 func (l *Listener) SubscribeConfig(ctx context.Context, config SubscriptionConfig) (*Subscription, error) {
 	s, err := l.subscribe(ctx, config)
 	if err != nil {
@@ -133,7 +133,7 @@ func (l *Listener) subscribe(ctx context.Context, config SubscriptionConfig) (*S
 	}
 	select {
 	case <-s.ready:
-		if err := s.Err(); err != nil && err != ErrSlowConsumer { // which is who has heard already
+		if err := s.Err(); err != nil && err != ErrSlowConsumer { // in which case it was live already
 			return nil, err
 		}
 		return s, nil
@@ -167,7 +167,7 @@ func (l *Listener) newSubscription(config SubscriptionConfig) (*Subscription, er
 	return s, nil
 }
 
-// add has the Listener hear the channels of s.
+// add registers s and has the Listener listen to its channels.
 func (l *Listener) add(s *Subscription) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -199,7 +199,7 @@ func (l *Listener) add(s *Subscription) error {
 	return nil
 }
 
-// whyNot adds to an error of waiting why there was nothing to be had.
+// whyNot adds to the error of a wait the reason why there is no session.
 func (l *Listener) whyNot(err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -223,8 +223,8 @@ func (s *Subscription) hears() {
 	close(s.ready)
 }
 
-// putRun puts notifications into the queue, of which there are so many hearers, and
-// returns how many it did.
+// putRun puts a run of notifications, which goes to that many hearers, into the queue,
+// and returns how many it put.
 func (s *Subscription) putRun(run []wire.Notification, hearers int) (put int) {
 	if !s.live {
 		return 0
@@ -256,22 +256,21 @@ func (s *Subscription) putRun(run []wire.Notification, hearers int) (put int) {
 	}
 }
 
-// Err returns nil while the subscription goes on, and then, though there may be
-// something left to take, why it has ended:
-// [ErrClosed], [ErrSlowConsumer], or the server's error, where it does not let a
-// later session listen to one of the channels.
+// Err returns nil until the subscription ends, and then the reason, even while there
+// are events left to take: [ErrClosed], [ErrSlowConsumer], or the server's error if it
+// refused one of the channels on a later session.
 func (s *Subscription) Err() error {
 	s.l.mu.Lock()
 	defer s.l.mu.Unlock()
 	return s.err
 }
 
-// Close ends the subscription. What is in the queue can still be taken, unless a goroutine
-// passes it on (CatchUp, [OverflowDropOldest] with Events). It does not wait, and may be
-// called more than once.
+// Close ends the subscription. Events in the queue can still be taken, unless a
+// goroutine passes them on (CatchUp, [OverflowDropOldest] with Events). Close does not
+// block, and may be called more than once.
 func (s *Subscription) Close() { s.l.end(s, ErrClosed) }
 
-// end ends a subscription because of err, unless it has ended.
+// end ends a subscription with err, unless it has ended already.
 func (l *Listener) end(s *Subscription, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// wakeLocked wakes one of those who wait, if there is something to take. When that one
-// has, it wakes the next.
+// wakeLocked wakes one waiting taker if there is something to take. That taker wakes
+// the next.
 func (q *queue) wakeLocked() {
 	if q.waiting > 0 && !q.held && q.ring.n > 0 {
 		select {
@@ -17,13 +17,13 @@ func (q *queue) wakeLocked() {
 	}
 }
 
-// wakeAllLocked has all who wait look what has become of the queue.
+// wakeAllLocked makes all waiting takers look at the queue again.
 func (q *queue) wakeAllLocked() {
 	close(q.bell)
 	q.bell = make(chan struct{}, 1)
 }
 
-// take takes the next event, if that takes no waiting.
+// take takes the next event if it can without waiting.
 func (q *queue) take(e *Event) (ok bool) {
 	q.mu.Lock()
 	if q.out == nil {
@@ -41,25 +41,25 @@ func (q *queue) take(e *Event) (ok bool) {
 	return ok
 }
 
-// takeAll takes what there is.
+// takeAll discards what is in the queue.
 func (q *queue) takeAll() {
 	var e Event
-	for range q.size { // not for ever, however fast they come
+	for range q.size { // bounded, however fast events come
 		if !q.take(&e) {
 			return
 		}
 	}
 }
 
-// Errors of next that are not the context's.
+// Errors of next other than the context's.
 var (
 	errAlarm = errors.New("pgnotify: alarm")
 	errEnd   = errors.New("pgnotify: the queue is closed")
-	errMoved = errors.New("pgnotify: the queue has an outlet") // for next only
+	errMoved = errors.New("pgnotify: the queue has an outlet") // only from nextInRing
 )
 
-// next waits for the next event, for the end of the queue or of ctx, or for the alarm,
-// which may be nil.
+// next waits for the next event. It fails at the end of the queue or of ctx, or when
+// alarm fires, which may be nil.
 func (q *queue) next(ctx context.Context, alarm <-chan time.Time) (Event, error) {
 	if err := ctx.Err(); err != nil {
 		return Event{}, err
@@ -80,12 +80,12 @@ func (q *queue) next(ctx context.Context, alarm <-chan time.Time) (Event, error)
 	}
 }
 
-// nextInRing is next for the ring. Where there is an outlet, only the pump takes from
+// nextInRing is next for the ring. When there is an outlet, only the pump takes from
 // the ring, and others get errMoved.
 func (q *queue) nextInRing(ctx context.Context, alarm <-chan time.Time, pump bool) (e Event, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	defer q.wakeLocked() // another one, for what is left
+	defer q.wakeLocked() // another taker, for what is left
 	for pump || q.out == nil {
 		switch {
 		case q.ring.n > 0 && !q.held:
@@ -101,7 +101,7 @@ func (q *queue) nextInRing(ctx context.Context, alarm <-chan time.Time, pump boo
 	return e, errMoved
 }
 
-// waitLocked waits for the bell, for the end of ctx or for the alarm, without the lock.
+// waitLocked releases the lock and waits for the bell, the end of ctx, or the alarm.
 func (q *queue) waitLocked(ctx context.Context, alarm <-chan time.Time) error {
 	bell := q.bell
 	q.waiting++

@@ -9,7 +9,7 @@ import (
 	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
-// A topic is a channel that a Listener hears, or is about to. The Listener's lock
+// A topic is a channel that a Listener listens to, or is about to. The Listener's lock
 // guards it.
 //
 //	             subscribed               acknowledged
@@ -21,7 +21,7 @@ type topic struct {
 	name  string
 	subs  []*Subscription
 	asked bool // LISTEN is under way
-	heard bool // LISTEN is acknowledged on the present session, and UNLISTEN not asked for
+	heard bool // LISTEN is acknowledged on the present session, and no UNLISTEN was sent since
 }
 
 // A seat is a subscription's place in a topic.
@@ -36,8 +36,8 @@ func (t *topic) join(s *Subscription) {
 	t.subs = append(t.subs, s)
 }
 
-// leave takes a seat back; the last subscriber moves to it. Seats are in the order
-// of their channels.
+// leave gives up a seat, and moves the last subscriber to it. Seats are sorted by
+// channel.
 func (t *topic) leave(at int) {
 	last := len(t.subs) - 1
 	moved := t.subs[last]
@@ -52,19 +52,19 @@ func (t *topic) leave(at int) {
 	moved.seats[i].at = at
 }
 
-// run returns the first of items, and as many behind it as are the topic's too and
-// to be delivered together.
+// run returns the first item and those directly behind it that belong to the same topic
+// and may be delivered together.
 func (t *topic) run(items []wire.Notification) []wire.Notification {
 	limit := min(len(items), maxRun, maxRunDeliveries/max(len(t.subs), 1))
-	name, n := items[0].Channel, 1 // the session's own string: equal ones have the same bytes
+	name, n := items[0].Channel, 1 // the session's own string: equal names share their bytes
 	for n < limit && items[n].Channel == name {
 		n++
 	}
 	return items[:n]
 }
 
-// deliver gives a run to the subscribers, and returns to how many queues its
-// notifications came.
+// deliver gives a run to the subscribers. It returns into how many queues the run's
+// notifications went.
 func (t *topic) deliver(run []wire.Notification) (delivered int) {
 	for i := len(t.subs) - 1; i >= 0; i-- { // from the end: a slow one may leave
 		delivered += t.subs[i].putRun(run, len(t.subs))
@@ -72,8 +72,8 @@ func (t *topic) deliver(run []wire.Notification) (delivered int) {
 	return delivered
 }
 
-// A change is what one round trip changes in what the session listens to: all of
-// it or, where the server refuses, nothing.
+// A change is what one round trip changes in the set of channels that the session
+// listens to. If the server refuses it, nothing changes.
 type change struct {
 	listen, unlisten []*topic
 	part             bool // of a change that was refused
@@ -82,8 +82,8 @@ type change struct {
 
 func (c *change) size() int { return len(c.listen) + len(c.unlisten) }
 
-// statements returns the change as one message: the server makes one transaction
-// of it.
+// statements returns the change as one message, which the server runs as one
+// transaction.
 func (c *change) statements() string {
 	var sql strings.Builder
 	for _, t := range c.unlisten {
@@ -107,8 +107,8 @@ func (c *change) halves() []*change {
 	}
 }
 
-// takeChange returns how the session's channels differ from those wanted. The
-// topics of the change are marked as asked for.
+// takeChange returns how the session's channels differ from those wanted. It marks
+// channels to UNLISTEN as no longer heard.
 func (l *Listener) takeChange() *change {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -118,7 +118,7 @@ func (l *Listener) takeChange() *change {
 		case wanted && !t.heard:
 			c.listen = append(c.listen, t)
 		case !wanted && t.heard:
-			t.heard = false // who subscribes now waits for another LISTEN
+			t.heard = false // a new subscriber waits for another LISTEN
 			c.unlisten = append(c.unlisten, t)
 		case !wanted:
 			l.forgetLocked(t)
@@ -128,7 +128,7 @@ func (l *Listener) takeChange() *change {
 	return c
 }
 
-// begin notes that a change is being sent.
+// begin notes that a change is about to be sent.
 func (l *Listener) begin(c *change) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -138,10 +138,10 @@ func (l *Listener) begin(c *change) {
 	}
 }
 
-// acknowledgeLocked notes that the server has made a change. Whichever learns of it
-// first calls it: who sent it, or the reader, by a notification of a channel that was
-// not heard before. So what that brings stands behind what the change does to the
-// subscribers' streams.
+// acknowledgeLocked notes that the server has made a change. The first to learn of it
+// calls it: the sender, or the reader, when a notification comes from a channel that
+// was not heard before. So the subscribers' streams are updated before that
+// notification is put into them.
 func (l *Listener) acknowledgeLocked(c *change) {
 	if c.done {
 		return
@@ -154,7 +154,7 @@ func (l *Listener) acknowledgeLocked(c *change) {
 				s.hears()
 			}
 		}
-		if len(t.subs) == 0 { // all left meanwhile
+		if len(t.subs) == 0 { // all have left meanwhile
 			l.changed[t] = struct{}{}
 		}
 	}
@@ -168,8 +168,8 @@ func (l *Listener) acknowledgeLocked(c *change) {
 	}
 }
 
-// breakInParts has a gap come for those who hear of a channel of the change before
-// others of theirs are heard again. Another one comes with the last of those.
+// breakInParts gives a gap to subscribers that hear one channel of this part again
+// while others of theirs are still missing. The last of those brings another gap.
 func (c *change) breakInParts() {
 	told := make(map[*Subscription]bool)
 	for _, t := range c.listen {
@@ -182,31 +182,31 @@ func (c *change) breakInParts() {
 	}
 }
 
-// unwantedLocked is called with a topic that its last subscriber has left.
+// unwantedLocked is called when a topic's last subscriber has left.
 func (l *Listener) unwantedLocked(t *topic) {
 	if l.link != nil {
 		l.changed[t] = struct{}{}
 		return
 	}
-	delete(l.changed, t) // nobody will look at it, for as long as there is no session
+	delete(l.changed, t) // without a session nobody will look at it
 	l.forgetLocked(t)
 }
 
-// forgetLocked drops a topic that nobody wants and the server does not know.
+// forgetLocked drops a topic that has no subscriber and that the server does not know.
 func (l *Listener) forgetLocked(t *topic) {
-	if l.topics[t.name] == t { // not the next one of that name
+	if l.topics[t.name] == t { // not a later topic of the same name
 		delete(l.topics, t.name)
 	}
 }
 
-// heardLocked is called with the topic of a notification that has come.
+// heardLocked is called with the topic of each notification that arrives.
 func (l *Listener) heardLocked(t *topic) {
 	if t.asked {
 		l.acknowledgeLocked(l.flight)
 	}
 }
 
-// failed takes a change back that was not made.
+// failed takes back a change that the server did not make.
 func (l *Listener) failed(c *change) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -9,28 +9,27 @@ import (
 	"sync/atomic"
 )
 
-// A tx is a transaction, and within it statements without a context of their own
-// have that of BeginTx.
+// A tx is a transaction. Statements in it that have no context of their own use that of
+// BeginTx.
 //
-// It is doomed from the end of its context, or from the request to end it, to its
-// rollback. When the context ends, database/sql asks for the rollback on a
-// goroutine of its own. Before it does, it still takes statements for the
-// transaction; from then on it tells the program that the transaction is done,
-// and the program runs other statements on the session. The driver cannot tell
-// the ones from the others. It rolls back at the first occasion, and runs neither
-// before it is asked: not the ones, which would be committed by themselves, and
-// not the others.
+// A tx is doomed from the end of its context, or from the request to end it, until its
+// rollback. When the context ends, database/sql asks for the rollback on another
+// goroutine. Until it does, it still passes statements to the transaction. From then on
+// it tells the program that the transaction is done, and the program runs other
+// statements on the session. The driver cannot tell the two kinds apart. It rolls back
+// at the first opportunity, and until database/sql asks for the rollback it runs
+// neither kind: those of the transaction would be committed by themselves.
 type tx struct {
 	s     *session
-	ctx   context.Context // of BeginTx; database/sql passes none at the end
+	ctx   context.Context // of BeginTx; database/sql passes none to Commit and Rollback
 	inner driver.Tx
-	over  bool          // it has ended on the server; for who has the turn
-	left  bool          // COMMIT has failed and left it open; likewise
-	asked atomic.Bool   // database/sql has asked for the end
-	ended chan struct{} // closed when that was answered
+	over  bool          // it has ended on the server; guarded by the turn
+	left  bool          // COMMIT has failed and left it open; guarded by the turn
+	asked atomic.Bool   // database/sql has asked for its end
+	ended chan struct{} // closed when asked is set
 }
 
-// newTx begins a transaction on the session, whose turn the caller has.
+// newTx registers a transaction that has begun. The caller has the turn.
 func newTx(ctx context.Context, s *session, inner driver.Tx) *tx {
 	t := &tx{s: s, ctx: ctx, inner: inner, ended: make(chan struct{})}
 	s.op.tx.Store(t)
@@ -39,8 +38,8 @@ func newTx(ctx context.Context, s *session, inner driver.Tx) *tx {
 
 func (t *tx) doomed() bool { return t.ctx.Err() != nil || t.asked.Load() }
 
-// Commit rolls back where it cannot commit: when the context has ended, when a
-// COPY is not finished.
+// Commit rolls back if it cannot commit: when the context has ended, or a COPY is
+// unfinished.
 func (t *tx) Commit() error {
 	err := t.ctx.Err()
 	if err == nil && t.s.op.copy != nil {
@@ -61,11 +60,11 @@ func (t *tx) Commit() error {
 	})
 }
 
-// commit is lib/pq's Commit, which gives the session up when COMMIT was cancelled before
-// it began: the server then has a failed transaction, which can be rolled back.
+// commit replaces lib/pq's Commit, which gives the session up if COMMIT was cancelled
+// before it began. The server then has a failed transaction, which can be rolled back.
 func (t *tx) commit() error {
 	if t.s.wire.Status() != 'T' {
-		return t.inner.Commit() // knows what to say
+		return t.inner.Commit() // has the right error
 	}
 	_, err := t.s.pq.ExecContext(background, "COMMIT", nil)
 	if err == nil && t.s.wire.Undone() {
@@ -75,8 +74,8 @@ func (t *tx) commit() error {
 	return err
 }
 
-// Rollback ends a COPY that was given up, too. Where the context has ended it
-// waits for no longer than a cancelled statement may.
+// Rollback also ends a COPY that was given up. If the context has ended, it waits no
+// longer than a cancelled statement may take.
 func (t *tx) Rollback() error {
 	if st := t.s.op.copy; st != nil {
 		_ = st.Close()
@@ -105,7 +104,7 @@ func (t *tx) ask() {
 	}
 }
 
-// finish ends the transaction. The caller has begun a request.
+// finish ends the transaction, for which the caller has begun a request.
 func (t *tx) finish(f func() error) (err error) {
 	defer t.ask()
 	defer t.s.end(&err)
@@ -117,7 +116,7 @@ func (t *tx) finish(f func() error) (err error) {
 	return err
 }
 
-// rollBackDoomed ends a doomed transaction before a request, and after one. The
+// rollBackDoomed rolls a doomed transaction back, before a request or after one. The
 // caller has the turn, and no request is under way.
 func (s *session) rollBackDoomed() {
 	t := s.op.tx.Load()
@@ -137,8 +136,8 @@ func (s *session) rollBackDoomed() {
 	}
 }
 
-// refusal returns the error of a statement that came when a transaction had been
-// rolled back and database/sql had not asked for that yet, or nil.
+// refusal returns the error for a statement that came after a transaction was rolled
+// back but before database/sql had asked for that, or nil.
 func (s *session) refusal() error {
 	t := s.op.tx.Load()
 	if t == nil || !t.doomed() {
@@ -147,8 +146,8 @@ func (s *session) refusal() error {
 	return &refusedError{context.Cause(t.ctx)}
 }
 
-// A refusedError says what database/sql says when it knows that a transaction's
-// context has ended.
+// A refusedError says what database/sql says once it knows that a transaction's context
+// has ended.
 type refusedError struct{ cause error }
 
 func (e *refusedError) Error() string {

@@ -8,27 +8,27 @@ import (
 	"log/slog"
 )
 
-// A Beginner begins transactions: *[sql.DB] and *[sql.Conn] do.
+// A Beginner begins transactions: a *[sql.DB] or a *[sql.Conn].
 type Beginner interface {
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
 }
 
-// InTx runs f in a transaction of db: it commits when f returns nil and rolls
-// back when f returns an error or panics; the panic goes on. Nil opts mean the
-// server's defaults.
+// InTx runs f in a transaction of db. It commits when f returns nil, and rolls back
+// when f returns an error or panics; the panic continues. Nil opts mean the server's
+// defaults.
 //
-// The context is that of the transaction: when it ends, the transaction is rolled
-// back, after the statement under way, which is cancelled unless it has another
-// context of its own. A *sql.Conn is in no transaction when InTx returns.
+// ctx is the context of the transaction. When it ends, the transaction is rolled back,
+// after the statement under way, which is cancelled unless it has a context of its own.
+// When InTx returns, a *sql.Conn is in no transaction.
 //
-// The error is that of f as it is, or of COMMIT, which may fail where a deferred
-// constraint does. When the session was lost while f ran, the *[DisconnectError]
-// is added to f's error unless it is there already. A ROLLBACK that fails otherwise
-// is logged by [slog.Default]. After an error of COMMIT that is a
-// DisconnectError with Sent, the outcome is unknown.
+// The error is that of BeginTx, that of f unchanged, or that of COMMIT, which may fail
+// on a deferred constraint. If the session was lost while f ran, the *[DisconnectError]
+// is added to f's error, unless it is there already. Any other failure of ROLLBACK is
+// logged to [slog.Default]. If COMMIT returns a DisconnectError with Sent, the outcome
+// is unknown.
 //
-// f must not commit or roll back itself. Do not use db in it for what belongs to
-// the transaction, and let no goroutine use the transaction when f has returned.
+// f must not commit or roll back by itself. Inside f, do not use db for what belongs to
+// the transaction; after f has returned, no goroutine may use tx.
 func InTx(ctx context.Context, db Beginner, opts *sql.TxOptions, f func(tx *sql.Tx) error) (err error) {
 	tx, err := db.BeginTx(ctx, opts)
 	if err != nil {
@@ -60,8 +60,8 @@ func commit(ctx context.Context, tx *sql.Tx) error {
 	return err
 }
 
-// rollBack rolls back, or waits until database/sql has, which does so on a
-// goroutine of its own when the context has ended.
+// rollBack rolls back, or waits until database/sql has done so on its own goroutine
+// because the context has ended.
 func rollBack(tx *sql.Tx, ended <-chan struct{}) error {
 	err := tx.Rollback()
 	if err != sql.ErrTxDone {
@@ -73,9 +73,8 @@ func rollBack(tx *sql.Tx, ended <-chan struct{}) error {
 	return nil
 }
 
-// endOfTx returns what is closed when the transaction has ended that a session
-// has just begun, nil where that is not to be known; of a pool nobody needs to
-// know it.
+// endOfTx returns a channel that is closed when the transaction just begun on a session
+// has ended. It is nil if that cannot be known, and for a pool, where nobody needs it.
 func endOfTx(db Beginner) <-chan struct{} {
 	conn, ok := db.(*sql.Conn)
 	if !ok {
@@ -91,8 +90,8 @@ func endOfTx(db Beginner) <-chan struct{} {
 	return nil
 }
 
-// afterFailure is the error of a function whose work was undone, with undoing as
-// the outcome of that.
+// afterFailure returns the error of a function whose work was undone; undoing is the
+// outcome of the rollback.
 func afterFailure(err, undoing error, message string) error {
 	if undoing == nil {
 		return err
@@ -108,8 +107,8 @@ func afterFailure(err, undoing error, message string) error {
 	return err
 }
 
-// A lostTxError is the error of a function in a transaction, during which the
-// session was lost.
+// A lostTxError is the error of a function during which the session of its transaction
+// was lost.
 type lostTxError struct {
 	err  error
 	lost *DisconnectError
@@ -118,22 +117,21 @@ type lostTxError struct {
 func (e *lostTxError) Error() string   { return e.err.Error() + " (" + e.lost.Error() + ")" }
 func (e *lostTxError) Unwrap() []error { return []error{e.err, e.lost} }
 
-// savepoint is the name of all savepoints, quoted: one that is set later hides
-// those before, until it is released.
+// savepoint is the quoted name of all savepoints: a later one hides earlier ones until
+// it is released.
 const savepoint = `"pgnotify.savepoint"`
 
-// InSavepoint runs f within a savepoint of tx, which is a *[sql.Tx] as a rule: the
-// savepoint is released when f returns nil; when f returns an error or panics,
-// what was done since is rolled back, and the transaction goes on. It may be
-// nested.
+// InSavepoint runs f in a savepoint of tx, which is usually a *[sql.Tx]. When f returns
+// nil, the savepoint is released. When f returns an error or panics, all work since the
+// savepoint is rolled back, and the transaction continues. Calls may be nested.
 //
-// The error is that of f as it is, with what [InTx] adds to it, or of releasing
-// the savepoint: 25P02 when f has hidden the error of a statement, and then, too, all is
-// rolled back that was done since.
+// The error is that of setting the savepoint, that of f, with what [InTx] would add to
+// it, or that of releasing the savepoint: 25P02 if f has hidden the error of a
+// statement, in which case the work is rolled back too.
 //
-// Going back to the savepoint is not bound to ctx, since the transaction needs it
-// all the more after a cancelled statement; but when the transaction's own
-// context has ended, all of it is rolled back anyway.
+// The rollback to the savepoint ignores ctx, because the transaction needs it all the
+// more after a cancelled statement. If the transaction's own context has ended, the
+// whole transaction is rolled back.
 func InSavepoint(ctx context.Context, tx Execer, f func() error) (err error) {
 	if _, err := tx.ExecContext(ctx, "SAVEPOINT "+savepoint); err != nil {
 		return err

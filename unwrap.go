@@ -6,15 +6,14 @@ import (
 	"fmt"
 )
 
-// maxWrappers is how many wrappers Unwrap looks under.
+// maxWrappers is how many layers Unwrap examines, the outermost included.
 const maxWrappers = 8
 
-// FromConn returns the handle of the session that conn holds, also where
-// wrappers such as tracing lie between. The handle's own methods are safe for
-// concurrent use and fail with [ErrReleased] once conn is closed; it needs no
-// closing. FromConn waits for a statement that is running on conn. Its error is
-// [ErrNotPgnotify] for another driver's connection, and [sql.ErrConnDone] when
-// conn is closed.
+// FromConn returns the handle of the session that conn holds, even beneath wrappers
+// such as those for tracing. The handle's own methods are safe for concurrent use, and
+// fail with [ErrReleased] once conn is closed; the handle itself needs no closing.
+// FromConn waits for a statement that is running on conn. Its error is [ErrNotPgnotify]
+// for another driver's connection, and [sql.ErrConnDone] if conn is closed.
 func FromConn(conn *sql.Conn) (*Conn, error) {
 	if conn == nil {
 		return nil, fmt.Errorf("%w: the *sql.Conn is nil", ErrNotPgnotify)
@@ -28,9 +27,9 @@ func FromConn(conn *sql.Conn) (*Conn, error) {
 }
 
 // Unwrap returns the handle of the session behind driverConn, the value that
-// [sql.Conn.Raw] passes, like [FromConn]. It looks under wrappers that have a
-// method Raw, Unwrap or WrappedConn without arguments that returns a
-// [driver.Conn] or an any; a few levels deep. Its error is [ErrNotPgnotify].
+// [sql.Conn.Raw] passes, like [FromConn]. It looks beneath wrappers, up to a few levels
+// deep, that have a method Raw, Unwrap or WrappedConn without arguments that returns a
+// [driver.Conn] or an any. Its error is [ErrNotPgnotify].
 func Unwrap(driverConn any) (*Conn, error) {
 	inner := driverConn
 	for range maxWrappers {
@@ -44,8 +43,8 @@ func Unwrap(driverConn any) (*Conn, error) {
 	return nil, fmt.Errorf("%w: %T", ErrNotPgnotify, driverConn)
 }
 
-// unwrapOnce returns what lies under one wrapper, nil under anything else, also
-// where the wrapper panics because it is nil.
+// unwrapOnce returns what lies beneath one wrapper, or nil for anything else, or if the
+// wrapper panics because it is nil.
 func unwrapOnce(conn any) (inner any) {
 	defer func() {
 		if recover() != nil {

@@ -8,9 +8,9 @@ import (
 	"github.com/pgnotify/pgnotify/internal/fdwatch"
 )
 
-// startWatch has the end of the session noticed while nobody uses it. Where the
-// system or the socket has no means for that, the end is noticed at the next use,
-// or at once by a session that is active.
+// startWatch has the end of the session noticed while nobody uses it. If the system or
+// the socket does not allow that, the end is noticed at the next use, or at once by a
+// session that is active.
 func (s *session) startWatch() {
 	if s.socket == nil {
 		return
@@ -20,17 +20,17 @@ func (s *session) startWatch() {
 		return
 	}
 	s.watch.Store(w)
-	if s.wire.Loss() != nil { // it ended before there was something to close
+	if s.wire.Loss() != nil { // it ended before there was a watch to close
 		w.Close()
 	}
 }
 
 // hangUp is called on fdwatch's goroutine when the server may have closed the
-// connection. The server's last words are still in the socket: they are read by
-// whoever has the session's turn, when that is done, or else here.
+// connection. The server's last words are still in the socket. Whoever has the
+// session's turn reads them when done, or else this goroutine does.
 func (s *session) hangUp() {
 	s.hungUp.Store(true)
-	go func() { // ends when the socket is read to the end, which needs no waiting
+	go func() { // ends when the socket is read to its end, which does not block
 		if s.turn.TryTake() {
 			s.freeTurn()
 		}
@@ -52,15 +52,14 @@ func (s *session) Lost() {
 	s.tellLoss(false)
 }
 
-// tellLoss calls OnDisconnect once the session has been given to the pool, and is
-// lost.
+// tellLoss calls OnDisconnect once the session has been given to the pool and is lost.
 func (s *session) tellLoss(given bool) {
 	s.leaseMu.Lock()
 	defer s.leaseMu.Unlock()
 	s.given = s.given || given
 	if s.given && !s.told && s.wire.Loss() != nil && s.config.OnDisconnect != nil {
 		s.told = true
-		go s.onDisconnect() // the program's; nobody waits for it
+		go s.onDisconnect() // the program's code; nobody waits for it
 	}
 }
 
@@ -73,7 +72,7 @@ func (s *session) onDisconnect() {
 	s.config.OnDisconnect(&s.self, s.disconnectError())
 }
 
-// disconnectError says why the session is lost, nil while it is not.
+// disconnectError returns why the session is lost, or nil if it is not.
 func (s *session) disconnectError() *DisconnectError {
 	if loss := s.wire.Loss(); loss != nil {
 		return newDisconnectError(loss)
@@ -81,13 +80,13 @@ func (s *session) disconnectError() *DisconnectError {
 	return nil
 }
 
-// ends are those who wait for a borrower's session to be lost or returned.
+// ends holds those who wait for a borrower's session to be lost or returned.
 type ends struct {
 	over    chan struct{}
 	cancels map[*context.CancelCauseFunc]struct{}
 }
 
-// tell ends the waiting, which had begun under the lock, outside of it.
+// tell wakes them. They registered under leaseMu; tell is called without it.
 func (e *ends) tell(cause error) {
 	close(e.over)
 	for cancel := range e.cancels {
@@ -96,7 +95,7 @@ func (e *ends) tell(cause error) {
 }
 
 // awaitLocked returns where to wait for the end of the given lease or of the session,
-// or why there is nothing to wait for. The caller has leaseMu.
+// or why there is nothing to wait for. The caller holds leaseMu.
 func (s *session) awaitLocked(lease uint64) (*ends, error) {
 	if !s.hasLease(lease) && s.leaseErrorLocked(lease) == ErrReleased {
 		return nil, ErrReleased

@@ -21,8 +21,8 @@ func newFlags(name string, dsn *string) *flag.FlagSet {
 	return f
 }
 
-// parse reads args and returns those that are no flags. Flags may stand behind
-// them: taking --json for a channel would help nobody. What follows -- is no flag.
+// parse reads args and returns those that are not flags. Flags may follow other
+// arguments: taking --json for a channel would help nobody. Nothing after -- is a flag.
 func parse(f *flag.FlagSet, args []string) (rest []string, err error) {
 	for {
 		if err := f.Parse(args); err != nil {
@@ -38,8 +38,8 @@ func parse(f *flag.FlagSet, args []string) (rest []string, err error) {
 	}
 }
 
-// flagError is package flag's error about arg, as one of usage. An unknown flag is
-// not repeated where it may hold a password: -dpostgres://user:password@host.
+// flagError returns package flag's error about arg as a usage error. It does not repeat
+// an unknown flag that may hold a password: -dpostgres://user:password@host.
 func flagError(err error, arg string) error {
 	text := err.Error()
 	switch {
@@ -48,16 +48,16 @@ func flagError(err error, arg string) error {
 	case !strings.HasPrefix(text, "flag provided but not defined") && !strings.HasPrefix(text, "bad flag syntax"):
 		return usageError(text)
 	case strings.HasPrefix(arg, "-d"):
-		return usageError("a space is missing behind -d")
+		return usageError("a space is missing after -d")
 	}
 	name, _, _ := strings.Cut(arg, "=")
 	if !strings.HasPrefix(name, "--") || len(name) > 20 {
 		name = name[:min(len(name), 2)]
 	}
-	return usagef("unknown flag %s (put -- before what is no flag)", printable(name))
+	return usagef("unknown flag %s (put -- before arguments that are not flags)", printable(name))
 }
 
-// until returns ctx with the end that -timeout sets, 0 meaning none.
+// until returns ctx with the deadline that -timeout sets; 0 means none.
 func until(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	if timeout == 0 {
 		return context.WithCancel(ctx)
@@ -68,7 +68,7 @@ func until(ctx context.Context, timeout time.Duration) (context.Context, context
 // errTimeout is the cause of a context whose -timeout is over.
 var errTimeout = errors.New("the timeout is over")
 
-// A limit is how long and how much is wanted.
+// A limit bounds how long a command runs and how much it prints.
 type limit struct {
 	count   uint
 	timeout time.Duration

@@ -5,17 +5,17 @@ const generalHelp = `pgnotify listens to PostgreSQL's notifications, sends them,
   pgnotify listen [flags] CHANNEL...           print notifications as they come
   pgnotify notify [flags] CHANNEL [PAYLOAD|-]  send a notification
   pgnotify watch  [flags]                      show whether the server answers
-  pgnotify help   [COMMAND]                    tell the flags of a command
-  pgnotify version                             tell the version
+  pgnotify help   [COMMAND]                    describe a command and its flags
+  pgnotify version                             print the version
 
-The server is what -d names: a DSN, such as postgres://user@host/database or
-"host=db.example user=me", or the name of a database. For the rest, and without
--d, the PG* environment variables count, the service file and ~/.pgpass. A password
-is better kept in one of these than in -d, which other users of the machine can
-see. Without any host it is localhost, over TCP.
+-d names the server: a DSN, such as postgres://user@host/database or
+"host=db.example user=me", or the name of a database. What it leaves open comes from
+the PG* environment variables, the service file and ~/.pgpass. Keep a password there
+rather than in -d, which other users of the machine can see. The default host is
+localhost, over TCP.
 
-Flags may have one dash or two, and may stand behind the other arguments. What
-follows -- is no flag.
+Flags may have one dash or two, and may follow the other arguments. Nothing after --
+is a flag.
 
 Exit status:
   0    it did what it was told to, or nobody reads its output any more
@@ -25,43 +25,43 @@ Exit status:
   143  SIGTERM
 `
 
-// serverFlags is help for the flags that all commands have.
+// serverFlags documents the flags that all commands have.
 const serverFlags = `  -d, -dbname DSN  the server: a DSN or the name of a database
                    (default: the PG* environment variables)
 `
 
-// waitFlag is help for the commands that keep a session.
-const waitFlag = `  -wait            keep trying when there is no server at the start; one that is
-                   lost later is waited for in any case
+// waitFlag documents a flag of the commands that keep a session.
+const waitFlag = `  -wait            keep trying if there is no server at the start; after a later
+                   loss the command always keeps trying
 `
 
 const listenHelp = `Usage: pgnotify listen [flags] CHANNEL...
 
-Prints each notification of the channels as it comes, one a line:
+Prints each notification on the channels as it arrives, one to a line:
 
   2026-03-01 12:00:00.250 jobs[4711]: the payload
 
-with the process id of the sender's session. What could upset a terminal is
-printed as an escape, such as \n. Channels are taken as they are: "Jobs" is not
-what NOTIFY Jobs sends to, which is jobs.
+The number is the process id of the sender's session. Characters that could upset a
+terminal are printed as escapes, such as \n. Channel names are used as they are:
+NOTIFY Jobs sends to jobs, not to "Jobs".
 
-A lost session is replaced, at once or as soon as the server answers. That, and
-each gap where notifications may be missing, is told on standard error, or with
--json in its place on standard output.
+A lost session is replaced, at once or as soon as the server answers. Reconnects,
+and each gap where notifications may be missing, are reported on standard error, or
+with -json in sequence on standard output.
 
 Flags:
-` + serverFlags + `  -json            one JSON object a line, for events too
-  -raw             the payloads alone, as they are, one a line
+` + serverFlags + `  -json            print one JSON object to a line, for events too
+  -raw             print only the payloads, unescaped, one to a line
   -count N         end after N notifications
   -timeout T       end after T, such as 30s or 5m; with -count that is a failure
 ` + waitFlag + `  -probe           with each new session, send a notification from a second one to
-                   make sure that they arrive: they do not through a pooler in
-                   transaction mode
+                   verify that notifications arrive; through a pooler in transaction
+                   mode they do not
 
-With -json, each object has a "kind" and a "time". The fields beside them:
+With -json, each object has a "kind" and a "time". The other fields, by kind:
 
   notification  channel, payload, pid
-  listening     channels: from here on notifications are heard
+  listening     channels: from here on notifications are received
   gap           cause (overflow, reconnect, listen lost), from, to, dropped, error
   connected     host, pid
   disconnected  host, pid, error
@@ -70,9 +70,9 @@ With -json, each object has a "kind" and a "time". The fields beside them:
 
 const notifyHelp = `Usage: pgnotify notify [flags] CHANNEL [PAYLOAD|-]
 
-Sends a notification. Without PAYLOAD it is empty; where PAYLOAD is -, it is all
-of standard input without its last newline, be it one line or many. It has 7999
-bytes at the most. With status 0 the server has committed it; nothing is printed.
+Sends a notification. Without PAYLOAD the payload is empty; if PAYLOAD is -, it is
+all of standard input without the last newline. It has at most 7999 bytes. Exit
+status 0 means that the server has committed it; nothing is printed.
 
 Put -- before a payload that begins with a dash:
 
@@ -85,23 +85,23 @@ Flags:
 const watchHelp = `Usage: pgnotify watch [flags]
 
 Asks the server once a second for its health, over one session that is replaced
-when it is lost. On a terminal one line is kept up to date; elsewhere a line is
-printed each time:
+when it is lost. On a terminal it keeps one line up to date; elsewhere it prints a
+line each time:
 
   2026-03-01 12:00:00.250 127.0.0.1:5432 pid 4711 primary, up 1m3s,
   round trip 0.41 ms, heard 1s ago, queue 0.0%, reconnects 2
 
-(in one line). "queue" is how full the server's queue of notifications is. Losing
-the session and getting another are told on standard error, or with -json on
+(on one line). "queue" is how full the server's notification queue is. The loss of
+the session, and reconnecting, are reported on standard error, or with -json on
 standard output.
 
 Flags:
-` + serverFlags + `  -interval T      time between two questions (default 1s)
-  -json            one JSON object a line, for events too
-  -count N         end after N answers; status 1 if the last one was no good
+` + serverFlags + `  -interval T      time between two requests (default 1s)
+  -json            print one JSON object to a line, for events too
+  -count N         end after N answers; exit status 1 if the last one was bad
   -timeout T       end after T, such as 30s or 5m
 ` + waitFlag + `
-With -json, each object has a "kind" and a "time". The fields beside them:
+With -json, each object has a "kind" and a "time". The other fields, by kind:
 
   health        host, pid, connected_since, last_heard, round_trip_ms,
                 in_recovery, queue_usage (0 to 1), reconnects
@@ -113,5 +113,5 @@ With -json, each object has a "kind" and a "time". The fields beside them:
 
 const versionHelp = `Usage: pgnotify version
 
-Tells the version of the program.
+Prints the version of the program.
 `

@@ -9,8 +9,8 @@ import (
 	"github.com/pgnotify/pgnotify"
 )
 
-// listenQueue is how many notifications may wait while they are printed. More of
-// them at once are a gap.
+// listenQueue is how many notifications may wait to be printed. A larger burst causes a
+// gap.
 const listenQueue = 1 << 16
 
 // A listening is one run of pgnotify listen.
@@ -62,7 +62,7 @@ func newListening(args []string) (*listening, error) {
 	return l, errors.Join(l.check(), checkChannels(channels))
 }
 
-// run listens until ctx ends, or as many notifications have come as are wanted.
+// run listens until ctx ends, or until the wanted number of notifications has come.
 func (l *listening) run(ctx context.Context, s *session) error {
 	sub, err := s.SubscribeConfig(ctx, pgnotify.SubscriptionConfig{Channels: l.channels, QueueSize: listenQueue})
 	switch err = why(ctx, err); {
@@ -86,7 +86,7 @@ func (l *listening) run(ctx context.Context, s *session) error {
 	return nil
 }
 
-// print prints what is heard, and returns how many notifications it was.
+// print prints what arrives, and returns the number of notifications.
 func (l *listening) print(ctx context.Context, sub *pgnotify.Subscription, out *output) (heard uint, err error) {
 	defer out.flush()
 	var gap *pgnotify.GapError

@@ -9,17 +9,17 @@
 //	pgnotify help [COMMAND]
 //	pgnotify version
 //
-// Listen prints each notification as it comes. It reconnects by itself, and says
-// where notifications may be missing. Notify sends one. Watch shows whether the
-// server answers, how fast, and for how long the session has lived. Each command
-// tells its flags with -h.
+// Listen prints each notification as it comes. It reconnects by itself, and says where
+// notifications may be missing. Notify sends one. Watch shows whether the server
+// answers, how fast, and for how long the session has lived. Each command prints its
+// flags with -h.
 //
-// The server is what -d names, a DSN or the name of a database, with the PG*
-// environment variables, the service file and ~/.pgpass for what it leaves open.
+// The server is named by -d, a DSN or the name of a database. The PG* environment
+// variables, the service file and ~/.pgpass supply what it leaves open.
 //
-// The exit status is 0 when the command did what it was told to or nobody reads
-// its output any more, 1 when it failed, 2 when it was called in the wrong way, and
-// what a shell makes of a signal that ends it: 130 for Ctrl-C, 143 for SIGTERM.
+// The exit status is 0 if the command succeeded or nobody reads its output any more, 1
+// if it failed, 2 if its arguments were wrong, and the usual status of a shell if a
+// signal ended it: 130 for Ctrl-C, 143 for SIGTERM.
 package main
 
 import (
@@ -40,20 +40,20 @@ func main() {
 	os.Exit(code)
 }
 
-// grace is how long the clean end after a signal may take, where a write to
-// a pipe that is full holds it up.
+// grace is how long a clean end may take after a signal, in case a write to a full pipe
+// holds it up.
 const grace = 3 * time.Second
 
-// An interruption is a signal that ends the program, and the cause of the context
-// that it has ended.
+// An interruption is a signal that ends the program. It is also the cause of the
+// context that it ended.
 type interruption struct {
 	signal  os.Signal
-	ignored bool // it was when the program began, as in the background of a script
+	ignored bool // it was ignored when the program began, as in the background of a script
 }
 
 func (i *interruption) Error() string { return i.signal.String() }
 
-// status is the exit status for it, as shells have it.
+// status returns the exit status for the signal, as shells define it.
 func (i *interruption) status() int {
 	if i.signal == syscall.SIGTERM {
 		return exitSignal + 15
@@ -61,8 +61,8 @@ func (i *interruption) status() int {
 	return exitSignal + 2
 }
 
-// interruptible returns a context that Ctrl-C and SIGTERM end. The second signal,
-// or the end of the grace, ends the program at once.
+// interruptible returns a context that ends on Ctrl-C or SIGTERM. A second signal, or
+// the end of the grace period, ends the program at once.
 func interruptible() (context.Context, *interruption) {
 	i := &interruption{signal: os.Interrupt, ignored: signal.Ignored(os.Interrupt)}
 	signals := make(chan os.Signal, 1)
@@ -78,14 +78,14 @@ func interruptible() (context.Context, *interruption) {
 	return ctx, i
 }
 
-// die ends the program by the signal that it got, so that whoever started it
-// sees that: the shell ends a loop too, and systemd takes it for success. It ends
-// with the status of the signal where a signal would not end it: on Windows, and
-// in a container, as its first process.
+// die ends the program by the signal that it received, so that its parent sees that: a
+// shell then ends its loop too, and systemd counts it as success. Where a signal would
+// not end the program, on Windows and as the first process of a container, die exits
+// with the signal's status.
 func (i *interruption) die() {
 	ends := os.Getpid() != 1 && (i.signal != os.Interrupt || !i.ignored)
 	if self, err := os.FindProcess(os.Getpid()); ends && err == nil && self.Signal(i.signal) == nil {
-		time.Sleep(grace) // it takes a moment to come
+		time.Sleep(grace) // the signal takes a moment to arrive
 	}
 	os.Exit(i.status())
 }

@@ -58,8 +58,8 @@ func send(ctx context.Context, connector *pgnotify.Connector, channel, payload s
 	return err
 }
 
-// readPayload returns the payload that the arguments tell: none, it, or - for
-// all of in, without its last newline.
+// readPayload returns the payload given by the arguments: none, the argument itself, or
+// for - all of in without its last newline.
 func readPayload(ctx context.Context, args []string, in io.Reader) (string, error) {
 	if len(args) == 0 {
 		return "", nil

@@ -12,12 +12,12 @@ import (
 	"github.com/pgnotify/pgnotify"
 )
 
-// An output prints what a command has to tell: notifications and health to
-// stdout, what happens to the session to stderr or, as JSON, to stdout too. It is
-// safe for concurrent use, and blocks while nobody reads.
+// An output prints what a command reports: notifications and health to stdout, what
+// happens to the session to stderr or, as JSON, to stdout too. It is safe for
+// concurrent use, and blocks while nobody reads.
 type output struct {
 	json  bool
-	brief bool               // attempts to connect that failed are told by status
+	brief bool               // status reports failed attempts to connect
 	raw   bool               // payloads alone
 	fail  func(error)        // called when stdout cannot be written to
 	cols  func() (int, bool) // the width of the terminal, if stdout is one
@@ -66,7 +66,8 @@ func (o *output) writeLine(text string) {
 	o.check(err)
 }
 
-// check, called with the lock held, has the command end when stdout cannot be written to.
+// check makes the command end if stdout cannot be written to. The caller holds the
+// lock.
 func (o *output) check(err error) {
 	if err != nil && o.failed == nil {
 		o.failed = &outputError{err}
@@ -81,7 +82,7 @@ func (o *output) flush() {
 	o.check(o.out.Flush())
 }
 
-// event tells what has happened, at once: record or text.
+// event prints at once what has happened, as record or as text.
 func (o *output) event(t time.Time, record any, text string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -107,8 +108,7 @@ func (o *output) session(e pgnotify.ListenerEvent) {
 	o.event(e.Time, newEventRecord(e), eventText(e))
 }
 
-// status prints record or text. On a terminal the text takes the place of the last
-// one.
+// status prints record or text. On a terminal the text replaces the previous one.
 func (o *output) status(t time.Time, record any, text string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -125,8 +125,8 @@ func (o *output) status(t time.Time, record any, text string) {
 	o.check(o.out.Flush())
 }
 
-// redraw uses nothing that only some terminals know. The last column stays empty,
-// because some go on to the next line behind it.
+// redraw uses only what every terminal supports. It leaves the last column empty,
+// because some terminals wrap after it.
 func (o *output) redraw(text string, width int) {
 	if r := []rune(text); len(r) >= width {
 		text = string(r[:max(width-1, 0)])
@@ -137,7 +137,7 @@ func (o *output) redraw(text string, width int) {
 	o.shown = n
 }
 
-// clear makes room for a line that stays.
+// clear erases the status line, for a line that stays.
 func (o *output) clear() {
 	if o.shown > 0 {
 		_, err := o.out.WriteString("\r" + strings.Repeat(" ", o.shown) + "\r")
@@ -146,8 +146,8 @@ func (o *output) clear() {
 	}
 }
 
-// end leaves the last line where it is, and returns the error of stdout if it could
-// not be written to.
+// end leaves the last line in place, and returns the error of stdout if it could not be
+// written to.
 func (o *output) end() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()

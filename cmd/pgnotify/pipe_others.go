@@ -13,6 +13,5 @@ func ignoreSIGPIPE() {}
 // isClosedPipe reports whether a write failed because nobody reads any more.
 func isClosedPipe(err error) bool { return errors.Is(err, io.ErrClosedPipe) }
 
-// watchReader is not implemented here: that nobody reads any more is seen by the
-// next write.
+// watchReader is not implemented here: the next write sees that nobody reads any more.
 func watchReader(io.Writer, func(error)) (stop func()) { return func() {} }

@@ -12,16 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ignoreSIGPIPE has a write that nobody reads fail, so that the session is ended in
+// ignoreSIGPIPE makes a write that nobody reads fail, so that the session is ended in
 // order.
 func ignoreSIGPIPE() { signal.Ignore(syscall.SIGPIPE) }
 
 // isClosedPipe reports whether a write failed because nobody reads any more.
 func isClosedPipe(err error) bool { return errors.Is(err, syscall.EPIPE) }
 
-// watchReader calls gone, once, when w is a pipe that nobody reads any more, so that
-// "pgnotify listen jobs | head -1" does not have to wait for a second notification
-// to see it. stop ends that, and waits for it.
+// watchReader calls gone, once, when w is a pipe that nobody reads any more. Otherwise
+// "pgnotify listen jobs | head -1" would notice only at the second notification. stop
+// ends the watch, and waits for that.
 func watchReader(w io.Writer, gone func(error)) (stop func()) {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -48,15 +48,15 @@ func watchReader(w io.Writer, gone func(error)) (stop func()) {
 	}
 }
 
-// awaitHangup waits until nobody reads f, and then returns EPIPE, or until the
-// other end of stopped is closed.
+// awaitHangup waits until nobody reads f, and then returns EPIPE, or until the other
+// end of stopped is closed.
 func awaitHangup(f, stopped *os.File) (err error) {
 	a, errA := f.SyscallConn()
 	b, errB := stopped.SyscallConn()
 	if errA != nil || errB != nil {
 		return nil
 	}
-	// Within Control a descriptor cannot be closed, and be another file's.
+	// Within Control a descriptor cannot be closed and reused for another file.
 	_ = a.Control(func(fd uintptr) {
 		_ = b.Control(func(stop uintptr) { err = pollHangup(int32(fd), int32(stop)) })
 	})

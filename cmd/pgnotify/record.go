@@ -9,8 +9,8 @@ import (
 	"github.com/pgnotify/pgnotify"
 )
 
-// Records are what -json prints, one a line. The help documents them: their names
-// are for programs, and stay.
+// Records are what -json prints, one to a line. The help documents their names, which
+// programs depend on.
 
 type head struct {
 	Kind string    `json:"kind"`

@@ -49,7 +49,7 @@ func findCommand(name string) (command, bool) {
 	return command{}, false
 }
 
-// run is the program, and returns its exit status. It ends soon after ctx.
+// run is the whole program, and returns its exit status. It ends soon after ctx.
 func run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) int {
 	s := streams{in, out, err}
 	name, failure := dispatch(ctx, args, s)
@@ -78,7 +78,7 @@ func dispatch(ctx context.Context, args []string, s streams) (name string, err e
 	return c.name, err
 }
 
-// exit says why a command has failed, if it has, and returns the exit status.
+// exit prints why a command failed, if it did, and returns the exit status.
 func exit(ctx context.Context, s streams, name string, err error) int {
 	var usage usageError
 	switch {
@@ -113,7 +113,7 @@ func (e usageError) Error() string { return string(e) }
 
 func usagef(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
 
-// unknownCommand does not repeat what may be a DSN.
+// unknownCommand does not repeat a name that may be a DSN.
 func unknownCommand(name string) error {
 	if strings.ContainsAny(name, ":/@= ") {
 		return usageError("the first argument is not a command: listen, notify or watch")
@@ -128,8 +128,8 @@ func (s streams) print(text string) error {
 	return nil
 }
 
-// An outputError is one of writing to stdout: a connection to a server ends with
-// a broken pipe, too.
+// An outputError is an error of writing to stdout. It is distinct because a connection
+// to a server may end with a broken pipe, too.
 type outputError struct{ err error }
 
 func (e *outputError) Error() string { return e.err.Error() }

@@ -7,8 +7,8 @@ import (
 	"github.com/pgnotify/pgnotify"
 )
 
-// newConnector returns a connector to what -d names: a DSN or, as for psql, the
-// name of a database. "" is the environment alone.
+// newConnector returns a connector to the server that -d names: a DSN or, as in psql,
+// the name of a database. "" means the environment alone.
 func newConnector(d string) (*pgnotify.Connector, error) {
 	dsn, err := readServer(d)
 	if err != nil {
@@ -22,9 +22,9 @@ func newConnector(d string) (*pgnotify.Connector, error) {
 	return pgnotify.NewConnector(config)
 }
 
-// readServer makes a DSN of what -d names. What looks like a URL that was not
-// written well is refused, and not repeated: as the name of a database, or of
-// a parameter, the server would tell all of it, the password too.
+// readServer makes a DSN of the value of -d. It refuses, and does not repeat, what
+// looks like a malformed URL: taken for the name of a database or of a parameter, the
+// server would quote all of it, including the password.
 func readServer(d string) (dsn string, err error) {
 	if isURL(d) || d == "" {
 		return d, nil
@@ -43,7 +43,7 @@ func isURL(text string) bool {
 	return strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://")
 }
 
-// checkChannels refuses a DSN in the place of a channel, which would be printed.
+// checkChannels refuses a DSN in the place of a channel, because channels are printed.
 func checkChannels(names []string) error {
 	for _, name := range names {
 		if isURL(name) {

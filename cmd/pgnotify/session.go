@@ -10,29 +10,29 @@ import (
 	"github.com/pgnotify/pgnotify"
 )
 
-// maxBackoff is shorter than the Listener's default: somebody may be looking.
+// maxBackoff is shorter than the Listener's default, because somebody may be looking.
 const maxBackoff = 5 * time.Second
 
-// sessionFlags say how a session is come by.
+// sessionFlags say how to get a session.
 type sessionFlags struct {
 	dsn   string
 	wait  bool // for a server that is not there at the start
 	probe bool // that notifications arrive
 }
 
-// A session is a Listener that tells what happens to it.
+// A session is a Listener that reports what happens to it.
 type session struct {
 	*pgnotify.Listener
 	out   *output
 	fail  func(error)
-	begun atomic.Bool   // what goes wrong now is waited out
-	there chan struct{} // closed when it was told of the first connection
+	begun atomic.Bool   // from now on failures are waited out
+	there chan struct{} // closed when the first connection was reported
 	once  sync.Once     // to close it
 	over  chan struct{} // closed with the last event
 }
 
-// openSession returns a session whose failure to begin, unless that is waited out, is
-// told to fail. It must be closed.
+// openSession returns a session. If the session cannot begin, and that is not waited
+// out, it calls fail. The session must be closed.
 func openSession(flags sessionFlags, out *output, fail func(error)) (*session, error) {
 	connector, err := newConnector(flags.dsn)
 	if err != nil {
@@ -49,7 +49,7 @@ func openSession(flags sessionFlags, out *output, fail func(error)) (*session, e
 	return s, err
 }
 
-// tell tells an event. It is called on the Listener's goroutine for that.
+// tell prints an event. The Listener calls it on its goroutine for events.
 func (s *session) tell(e pgnotify.ListenerEvent) {
 	switch e.Kind {
 	case pgnotify.ListenerReconnecting:
@@ -68,8 +68,8 @@ func (s *session) tell(e pgnotify.ListenerEvent) {
 	}
 }
 
-// ready waits until the first connection has been told of, so that what depends on
-// it is told after it.
+// ready waits until the first connection was reported, so that what depends on it is
+// printed later.
 func (s *session) ready(ctx context.Context) {
 	s.begun.Store(true)
 	select {
@@ -78,8 +78,8 @@ func (s *session) ready(ctx context.Context) {
 	}
 }
 
-// close ends the session, after which nothing is told, and returns err, with which
-// the command has ended, unless what it told could not be written.
+// close ends the session, after which nothing is printed. It returns err, the error of
+// the command, unless output could not be written.
 func (s *session) close(err error) error {
 	s.Close()
 	<-s.over

@@ -12,8 +12,8 @@ import (
 // timeFormat is a time for people, in their time zone.
 const timeFormat = "2006-01-02 15:04:05.000"
 
-// printable returns text in one line and without what could upset a terminal, or
-// deceive who looks at it: payloads come from anyone who may connect.
+// printable returns text in one line, without anything that could upset a terminal or
+// deceive its reader: payloads come from anyone who may connect.
 func printable(text string) string {
 	if strings.IndexFunc(text, isUnsafe) < 0 {
 		return text
@@ -43,10 +43,10 @@ func lines(text string) string {
 	return strings.Join(all, "\n")
 }
 
-// withoutPackage is an error's text without the name that the program prints.
+// withoutPackage returns an error's text without the name that the program prints.
 func withoutPackage(err error) string { return strings.TrimPrefix(err.Error(), "pgnotify: ") }
 
-// quoted names channels.
+// quoted lists channels.
 func quoted(names []string) string {
 	all := make([]string, len(names))
 	for i, name := range names {
@@ -55,7 +55,7 @@ func quoted(names []string) string {
 	return strings.Join(all, ", ")
 }
 
-// short is a duration with as many digits as people want to see.
+// short formats a duration with as many digits as people want to see.
 func short(d time.Duration) string {
 	if d < 10*time.Second {
 		return d.Round(100 * time.Millisecond).String()

@@ -56,8 +56,8 @@ func newWatching(args []string) (*watching, error) {
 	return w, w.check()
 }
 
-// run asks until ctx ends, or as often as is wanted. Its error is then that of the
-// last answer.
+// run asks until ctx ends, or for the wanted number of times. Its error is then that of
+// the last answer.
 func (w *watching) run(ctx context.Context, s *session) error {
 	clock := time.NewTicker(w.interval)
 	defer clock.Stop()
@@ -81,7 +81,7 @@ func (w *watching) run(ctx context.Context, s *session) error {
 	}
 }
 
-// look asks once, and tells the answer.
+// look asks once, and prints the answer.
 func (w *watching) look(ctx context.Context, s *session) error {
 	patience := max(w.interval, minPatience)
 	within, cancel := context.WithTimeout(ctx, patience)
@@ -105,12 +105,12 @@ func (w *watching) look(ctx context.Context, s *session) error {
 	return nil
 }
 
-// minPatience is the least time that an answer may take.
+// minPatience is the least time that an answer is given.
 const minPatience = 2 * time.Second
 
 var errNoAnswer = errors.New("no answer")
 
-// unhealthy is the error of a Ping, in fewer words.
+// unhealthy returns the error of a Ping in fewer words.
 func unhealthy(err error, patience time.Duration) error {
 	_, reason, ok := strings.Cut(err.Error(), "the listener has no session: ")
 	switch {

@@ -9,9 +9,8 @@ import (
 	"github.com/pgnotify/pgnotify"
 )
 
-// A cache keeps values of a table in memory: those that were asked for. It forgets
-// what changes, because a trigger sends the key, and everything when it may not have
-// heard of a change.
+// A cache keeps values of a table in memory, those that were asked for. It forgets a
+// value when a trigger sends its key, and everything when it may have missed a change.
 //
 // All methods are safe for concurrent use.
 type cache struct {
@@ -22,14 +21,14 @@ type cache struct {
 
 	mu     sync.Mutex          // guards the fields below
 	values map[string]string   // nil when the subscription has ended
-	reads  map[string]*reading // the last one of each key that may still be kept
+	reads  map[string]*reading // by key, the last reading that may still be kept
 }
 
 // A reading is a query for a value that is under way.
 type reading struct{ key string }
 
 // newCache returns a cache that lives until Close, or until the listener is closed.
-// Then it keeps nothing any more, and get asks the table.
+// After that it keeps nothing, and get asks the table.
 func newCache(ctx context.Context, db *sql.DB, l *pgnotify.Listener, told func(string, ...any)) (*cache, error) {
 	c := &cache{
 		db: db, told: told, done: make(chan struct{}),
@@ -72,8 +71,8 @@ func (c *cache) look(key string) (value string, hit bool, r *reading) {
 	return "", false, r
 }
 
-// keep keeps what was read, unless word of a change has come since the query was
-// sent: then nobody knows which of the two the value is, the old or the new one.
+// keep keeps what was read, unless the value has changed since the query was sent: then
+// nobody knows whether it is the old value or the new one.
 func (c *cache) keep(r *reading, value string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -107,8 +106,8 @@ func (c *cache) forget(key string) {
 	c.told("%s has changed: forgotten", key)
 }
 
-// catchUp forgets everything. It is called at the start, and whenever changes may not
-// have been heard; notifications that are newer wait until it has returned.
+// catchUp forgets everything. It is called at the start, and whenever changes may have
+// been missed; newer notifications wait until it has returned.
 func (c *cache) catchUp(_ context.Context, gap pgnotify.Gap) error {
 	c.mu.Lock()
 	n := len(c.values)
@@ -119,7 +118,7 @@ func (c *cache) catchUp(_ context.Context, gap pgnotify.Gap) error {
 	return nil
 }
 
-// end has the cache keep nothing any more.
+// end makes the cache keep nothing from now on.
 func (c *cache) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,6 +1,5 @@
-// Cache keeps values of a table in memory and has a trigger tell it which of them
-// change. When it may not have heard of a change, CatchUp puts it right. The cache in
-// cache.go is what to read.
+// Cache keeps values of a table in memory. A trigger tells it which of them change, and
+// CatchUp puts it right when it may have missed a change. Read the cache in cache.go.
 package main
 
 import (

@@ -8,8 +8,8 @@ import (
 	"github.com/pgnotify/pgnotify"
 )
 
-// A radio is a Listener whose session the story can have lost, and which it can keep
-// from having another one, as a network would that is away.
+// A radio is a Listener whose session the story can end. It can also keep the Listener
+// from getting another session, as a network outage would.
 type radio struct {
 	*pgnotify.Listener
 	away chan struct{} // full while there is no network
@@ -37,7 +37,7 @@ func newRadio(dsn string, onEvent func(pgnotify.ListenerEvent)) (*radio, error) 
 	}
 	r.Listener, err = pgnotify.NewListener(connector, &pgnotify.ListenerConfig{
 		OnEvent: onEvent,
-		Logger:  slog.New(slog.DiscardHandler), // the story tells of the same
+		Logger:  slog.New(slog.DiscardHandler), // the story reports the same
 	})
 	return r, err
 }
@@ -45,7 +45,7 @@ func newRadio(dsn string, onEvent func(pgnotify.ListenerEvent)) (*radio, error) 
 func (r *radio) leave()  { r.away <- struct{}{} }
 func (r *radio) comeIn() { <-r.away }
 
-// cut has the server end the Listener's session.
+// cut has the server terminate the Listener's session.
 func (r *radio) cut(ctx context.Context, t table) error {
 	health, err := r.settle(ctx)
 	if err != nil {

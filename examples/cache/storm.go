@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// storm has four readers and a writer at work, while the Listener loses its session
-// again and again, and then looks whether the cache is right.
+// storm lets four readers and a writer work while the Listener loses its session again
+// and again, and then checks whether the cache is right.
 func (s *story) storm(ctx context.Context) error {
 	printLine("four readers and a writer, while %d sessions are terminated:", cuts)
 	var gets, hits, changes atomic.Int64
@@ -115,8 +115,8 @@ func (s *story) compare(ctx context.Context) error {
 	return nil
 }
 
-// drain waits until the cache has heard of all changes so far: they come in the order
-// in which they were committed, so it has when it hears of a last one.
+// drain waits until the cache has received all changes so far. They arrive in the order
+// in which they were committed, so drain makes one more and waits for that.
 func (s *story) drain(ctx context.Context) error {
 	if _, err := s.radio.settle(ctx); err != nil {
 		return err

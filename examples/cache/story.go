@@ -14,7 +14,7 @@ type story struct {
 	table table
 	radio *radio
 	cache *cache
-	heard chan string // what the cache and the Listener tell
+	heard chan string // what the cache and the Listener report
 }
 
 // told is called by the cache, which must not wait for the story.
@@ -34,7 +34,7 @@ func (s *story) onEvent(e pgnotify.ListenerEvent) {
 	}
 }
 
-// await prints what is told until the last of texts was, in any order.
+// await prints reports until all of texts have come, in any order.
 func (s *story) await(ctx context.Context, texts ...string) error {
 	for len(texts) > 0 {
 		select {
@@ -65,7 +65,7 @@ func (s *story) tell(ctx context.Context) error {
 	return nil
 }
 
-// get asks the cache, and complains of an answer that the story does not expect.
+// get asks the cache, and fails if the answer is not what the story expects.
 func (s *story) get(ctx context.Context, value string, hit bool) error {
 	start := time.Now()
 	got, cached, err := s.cache.get(ctx, "apple")
@@ -80,7 +80,7 @@ func (s *story) get(ctx context.Context, value string, hit bool) error {
 	return nil
 }
 
-// set changes the table, as anybody may who knows nothing of the cache.
+// set changes the table as any program could that knows nothing of the cache.
 func (s *story) set(ctx context.Context, value, remark string) error {
 	printLine("UPDATE: apple is %s%s", value, remark)
 	return s.table.set(ctx, "apple", value)

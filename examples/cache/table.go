@@ -8,8 +8,9 @@ import (
 
 const channel = "pgnotify_cache"
 
-// schema has each change send its key, within its transaction: it is heard if, and
-// when, the change is committed. A change of many rows sends each key once.
+// schema makes each change send its key, within its transaction: the notification is
+// delivered if and when the change is committed. A change of many rows sends each key
+// once.
 const schema = `
 CREATE TABLE pgnotify_cache (
 	key text PRIMARY KEY CHECK (octet_length(key) < 8000), -- or it would not fit into a payload
@@ -24,7 +25,7 @@ CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON pgnotify_cache
 INSERT INTO pgnotify_cache VALUES ('apple', '3'), ('pear', '5'), ('settled', '0');
 INSERT INTO pgnotify_cache SELECT 'key ' || i, '0' FROM generate_series(1, 100) i`
 
-// A table is what the cache stands before.
+// A table is what the cache serves from memory.
 type table struct{ db *sql.DB }
 
 func (t table) create(ctx context.Context) error {
@@ -55,7 +56,7 @@ func (t table) all(ctx context.Context) (map[string]string, error) {
 	return all, rows.Err()
 }
 
-// Close removes the table, also after Ctrl-C.
+// Close removes the table, even after Ctrl-C.
 func (t table) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -1,6 +1,5 @@
-// Cancel shows Ctrl-C as psql has it: it ends the statement that is running, not
-// the program, and the session goes on. Where no statement is running, it ends the
-// program.
+// Cancel shows Ctrl-C as in psql: it ends the running statement, not the program, and
+// the session remains usable. If no statement is running, it ends the program.
 package main
 
 import (
@@ -59,7 +58,7 @@ func run(ctx context.Context, wait bool) (err error) {
 }
 
 type demo struct {
-	db   *sql.DB   // asks about the session, on another one
+	db   *sql.DB   // asks about the session, on another session
 	conn *sql.Conn // the session whose statement is interrupted
 	pid  int       // of its backend
 	wait bool      // for somebody at the keyboard
@@ -83,7 +82,7 @@ func (d *demo) interrupted(ctx context.Context) error {
 	return nil
 }
 
-// goesOn uses the same session. When Ctrl-C comes now, no statement is running.
+// goesOn uses the same session again. If Ctrl-C comes now, no statement is running.
 func (d *demo) goesOn(ctx context.Context) error {
 	var pid int
 	if err := d.conn.QueryRowContext(ctx, "SELECT pg_backend_pid()").Scan(&pid); err != nil {
@@ -96,8 +95,8 @@ func (d *demo) goesOn(ctx context.Context) error {
 	})
 }
 
-// untilCtrlC calls f with a context that ends with Ctrl-C, which does not end the
-// program meanwhile. To f this is a context as any other.
+// untilCtrlC calls f with a context that Ctrl-C ends; meanwhile Ctrl-C does not end the
+// program. To f it is a context like any other.
 func (d *demo) untilCtrlC(ctx context.Context, f func(context.Context) error) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
@@ -110,8 +109,8 @@ func (d *demo) untilCtrlC(ctx context.Context, f func(context.Context) error) er
 	return f(ctx)
 }
 
-// pressCtrlC sends this program what a terminal sends it for Ctrl-C. Windows has
-// no such signal: there the context ends without it.
+// pressCtrlC sends this program what a terminal sends for Ctrl-C. Windows has no such
+// signal; there the context ends without it.
 func pressCtrlC(cancel context.CancelFunc) {
 	printLine("  ^C")
 	self, err := os.FindProcess(os.Getpid())

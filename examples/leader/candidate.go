@@ -10,12 +10,13 @@ import (
 	"github.com/pgnotify/pgnotify"
 )
 
-// The lock: whose session has it leads. Two numbers that nobody else uses in this
-// database.
+// The lock, named by two numbers that nobody else uses in this database: the session
+// that holds it leads.
 const lockClass, lockID = 20190, 1
 
-// retry is how often a candidate asks for the lock. It does not wait for it in
-// pg_advisory_lock: a statement that waits for days holds back VACUUM for as long.
+// retry is how often a candidate asks for the lock. It does not wait in
+// pg_advisory_lock, because a statement that waits for days holds back VACUUM for as
+// long.
 const retry = 400 * time.Millisecond
 
 // A candidate takes part in the election.
@@ -46,7 +47,7 @@ func (c *candidate) run(ctx context.Context) {
 	}
 }
 
-// lead works for as long as it has the lock, if it gets it.
+// lead tries to get the lock, and works for as long as it holds it.
 func (c *candidate) lead(ctx context.Context) (led bool, err error) {
 	conn, err := c.db.Conn(ctx)
 	if err != nil {
@@ -77,13 +78,13 @@ func (c *candidate) lead(ctx context.Context) (led bool, err error) {
 	return true, nil
 }
 
-// giveUp closes the session, and so the lock is free. Closing conn alone would return
-// the session to the pool, with the lock.
+// giveUp closes the session, which frees the lock. Closing conn alone would return the
+// session to the pool, with the lock.
 func giveUp(conn *sql.Conn) {
 	_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 }
 
-// work is what one process alone is to do. All that it calls gets ctx.
+// work is what only one process may do. Everything that it calls gets ctx.
 func (c *candidate) work(ctx context.Context) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

@@ -1,6 +1,6 @@
 // Leader has two processes elect a leader by an advisory lock. The leader stops its
-// work when it loses its session, and the other one takes over. The candidate in
-// candidate.go is what to read.
+// work when it loses its session, and the other process takes over. Read the candidate
+// in candidate.go.
 package main
 
 import (
@@ -52,7 +52,7 @@ func takePart(ctx context.Context, name string) (err error) {
 	return nil
 }
 
-// show starts two candidates and takes their sessions and their lives.
+// show starts two candidates, ends a session, and ends a process.
 func show(ctx context.Context) (err error) {
 	server, err := pgserver.Start(ctx, pgserver.Options{Logf: printLine})
 	if err != nil {
@@ -115,8 +115,8 @@ func (s *stage) await(ctx context.Context, name, text string) (time.Time, error)
 	}
 }
 
-// depose terminates the leader's session. Time is taken here, in another process
-// than the leader's.
+// depose terminates the leader's session. It measures time in this process, not the
+// leader's.
 func (s *stage) depose(ctx context.Context, leader, next string) error {
 	start := time.Now()
 	s.print(start, "-- pg_terminate_backend, of "+leader+"'s session")

@@ -23,8 +23,8 @@ type word struct {
 	at   time.Time
 }
 
-// launch starts a candidate, whose words go to heard. It ends with ctx, or when it
-// is stopped.
+// launch starts a candidate, whose words go to heard. It ends with ctx, or when it is
+// stopped.
 func launch(ctx context.Context, name, dsn string, heard chan<- word) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -54,7 +54,7 @@ func (p *process) read(words io.Reader, heard chan<- word) {
 	}
 }
 
-// interrupt is Ctrl-C. Windows has no such signal for others: there it is the end.
+// interrupt sends Ctrl-C. Windows cannot send it to another process; there it kills.
 func (p *process) interrupt() error {
 	if err := p.cmd.Process.Signal(os.Interrupt); err == nil || errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -62,7 +62,7 @@ func (p *process) interrupt() error {
 	return p.cmd.Process.Kill()
 }
 
-// Close ends the process and waits for it. How it ended does not matter.
+// Close ends the process and waits for it, however it ends.
 func (p *process) Close() error {
 	_ = p.interrupt()
 	<-p.done

@@ -14,8 +14,8 @@ import (
 	"github.com/pgnotify/pgnotify/examples/live/internal/feed"
 )
 
-// A browser reads the stream as a real one does, but when the story wants it to. It
-// insists on the numbers of the entries: none is missing, and none comes twice.
+// A browser reads the stream as a real one does, but only when the story wants it to.
+// It insists that no entry is missing and that none comes twice.
 type browser struct {
 	name          string
 	url           string
@@ -23,11 +23,11 @@ type browser struct {
 	body          io.ReadCloser
 	lines         *bufio.Scanner
 	last          int64 // the newest entry that it has
-	live, history int   // how many came as notifications, and from the table
+	live, history int   // how many came as notifications, and how many from the table
 	gaps          int
 }
 
-// open goes to the stream, and says there which entry is the newest that it has.
+// open requests the stream, and says which entry is the newest that the browser has.
 func (b *browser) open(ctx context.Context) error {
 	b.client.Transport = &http.Transport{DialContext: dialSmall}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, b.url+"events", nil)
@@ -48,7 +48,7 @@ func (b *browser) open(ctx context.Context) error {
 	return nil
 }
 
-// dialSmall has the kernel keep little of what a slow browser does not take.
+// dialSmall makes the kernel buffer little of what a slow browser does not read.
 func dialSmall(ctx context.Context, network, addr string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 	if err == nil {
@@ -64,7 +64,7 @@ func (b *browser) Close() error {
 	return err
 }
 
-// read reads until n more entries have come, and counts from where they were taken.
+// read reads n more entries, and counts where they came from.
 func (b *browser) read(n int) error {
 	b.live, b.history, b.gaps = 0, 0, 0
 	for b.live+b.history < n {

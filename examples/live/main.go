@@ -1,6 +1,6 @@
-// Live is a web page that shows the rows of a table as they are inserted. Each
-// browser has a subscription of its own, and reads in the table what it may have
-// missed. The stream in internal/feed/stream.go is what to read.
+// Live is a web page that shows the rows of a table as they are inserted. Each browser
+// has its own subscription, and reads from the table what it may have missed. Read the
+// stream in internal/feed/stream.go.
 package main
 
 import (
@@ -70,7 +70,7 @@ func run(interrupt context.Context, serve bool) (err error) {
 	return (&story{site: s}).tell(ctx)
 }
 
-// drop removes the table, also after Ctrl-C.
+// drop removes the table, even after Ctrl-C.
 func drop(db *sql.DB) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -8,8 +8,8 @@ import (
 	"github.com/pgnotify/pgnotify"
 )
 
-// A radio is a Listener whose session the story can have lost, and which it can keep
-// from having another one, as a network would that is away.
+// A radio is a Listener whose session the story can end. It can also keep the Listener
+// from getting another session, as a network outage would.
 type radio struct {
 	*pgnotify.Listener
 	away chan struct{} // full while there is no network
@@ -35,12 +35,12 @@ func newRadio(dsn string) (*radio, error) {
 	}
 	r.Listener, err = pgnotify.NewListener(connector, &pgnotify.ListenerConfig{
 		OnEvent: r.onEvent,
-		Logger:  slog.New(slog.DiscardHandler), // the story tells of the same
+		Logger:  slog.New(slog.DiscardHandler), // the story reports the same
 	})
 	return r, err
 }
 
-// leave has the network away until comeIn, unless ctx ends before it can.
+// leave takes the network away until comeIn, unless ctx ends first.
 func (r *radio) leave(ctx context.Context) error {
 	select {
 	case r.away <- struct{}{}:
@@ -52,14 +52,14 @@ func (r *radio) leave(ctx context.Context) error {
 
 func (r *radio) comeIn() { <-r.away }
 
-// cut has the server end the Listener's session, and returns when it is lost.
+// cut has the server terminate the Listener's session, and returns when it is lost.
 func (r *radio) cut(ctx context.Context, db *sql.DB) error {
 	health, err := r.Ping(ctx)
 	if err != nil {
 		return err
 	}
 	select {
-	case <-r.lost: // an older one
+	case <-r.lost: // from an earlier loss
 	default:
 	}
 	if _, err := db.ExecContext(ctx, "SELECT pg_terminate_backend($1)", health.PID); err != nil {

@@ -41,7 +41,7 @@ func (s *site) open() error {
 	return nil
 }
 
-// smallBuffer has the kernel keep 16 kB for a browser that takes nothing, and not
+// smallBuffer limits the kernel to 16 kB for a browser that reads nothing, instead of
 // megabytes.
 func smallBuffer(ctx context.Context, conn net.Conn) context.Context {
 	_ = conn.(*net.TCPConn).SetWriteBuffer(16 << 10)
@@ -59,7 +59,7 @@ func (s *site) serve(ctx context.Context) error {
 	}
 }
 
-// lose takes the listener's session away for a second, in which an entry is inserted.
+// lose ends the listener's session for a second, during which it inserts an entry.
 func (s *site) lose(ctx context.Context) error {
 	if err := s.radio.leave(ctx); err != nil {
 		return err
@@ -78,7 +78,7 @@ func (s *site) lose(ctx context.Context) error {
 	return nil
 }
 
-// Close ends the streams, which would go on for as long as the browsers like, and then
+// Close ends the streams, which would last for as long as the browsers like, and then
 // the server.
 func (s *site) Close() error {
 	s.hangUp()

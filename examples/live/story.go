@@ -91,7 +91,7 @@ func (s *story) loss(ctx context.Context) error {
 	return s.show(s.ann, 2)
 }
 
-// away has bob lose his connection, and come back.
+// away makes bob lose his connection, and come back.
 func (s *story) away(ctx context.Context) error {
 	printLine("bob comes, loses his connection, misses 2 entries, and comes again")
 	if err := s.bob.open(ctx); err != nil {
@@ -114,8 +114,8 @@ func (s *story) away(ctx context.Context) error {
 	return s.show(s.ann, 2)
 }
 
-// slow inserts many entries, and for the first half of them bob takes nothing. When he
-// does, what he has missed is read from the table, while others come and are in both.
+// slow inserts many entries. During the first half bob reads nothing. When he does,
+// what he has missed is read from the table, while new entries arrive and are in both.
 func (s *story) slow(ctx context.Context) (err error) {
 	defer closing(s.bob, &err)
 	const half = 500
@@ -149,7 +149,7 @@ func (s *story) insert(ctx context.Context, n int) error {
 	return nil
 }
 
-// show has a browser read n entries, and prints where they were from.
+// show lets a browser read n entries, and prints where they came from.
 func (s *story) show(b *browser, n int) error {
 	err := b.read(n)
 	if err == nil {

@@ -8,8 +8,8 @@ import (
 
 const channel = "pgnotify_queue"
 
-// schema has each statement that inserts jobs send a notification. It says nothing
-// but that it is worth looking, so a transaction with many of them sends one.
+// schema makes each statement that inserts jobs send a notification. It says only that
+// it is worth looking, so a transaction with many such statements sends one.
 const schema = `
 CREATE TABLE pgnotify_queue (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -24,7 +24,7 @@ CREATE TRIGGER inserted AFTER INSERT ON pgnotify_queue
 	FOR EACH STATEMENT EXECUTE FUNCTION pgnotify_queue_inserted();
 CREATE TABLE pgnotify_queue_effects (job bigint NOT NULL)`
 
-// jobs are the table of jobs, and the one that they have an effect on.
+// jobs holds the table of jobs, and the table on which they have an effect.
 type jobs struct{ db *sql.DB }
 
 func (j jobs) create(ctx context.Context) error {
@@ -42,7 +42,7 @@ func (j jobs) insert(ctx context.Context, n int) error {
 	return nil
 }
 
-// waiting says how many jobs are not done.
+// waiting returns how many jobs are not done.
 func (j jobs) waiting(ctx context.Context) (n int, err error) {
 	err = j.db.QueryRowContext(ctx, "SELECT count(*) FROM pgnotify_queue WHERE done IS NULL").Scan(&n)
 	return n, err
@@ -61,7 +61,7 @@ func (j jobs) ledger(ctx context.Context) (l ledger, err error) {
 	return l, err
 }
 
-// Close removes the tables, also after Ctrl-C.
+// Close removes the tables, even after Ctrl-C.
 func (j jobs) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -1,6 +1,6 @@
-// Queue has workers do jobs of a table, each one once. They sleep until a notification
-// wakes them, or a gap: then there may be jobs of which none came. The worker in
-// worker.go is what to read.
+// Queue has workers do the jobs in a table, each job once. The workers sleep until a
+// notification wakes them, or a gap, after which there may be jobs that they were not
+// told of. Read the worker in worker.go.
 package main
 
 import (

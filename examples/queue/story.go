@@ -22,7 +22,7 @@ type story struct {
 
 func (s *story) tell(ctx context.Context) (err error) {
 	s.team = newTeam(ctx, s.db, s.radio.Listener, s.begun)
-	defer func() { err = errors.Join(err, s.team.Close()) }() // the team of then
+	defer func() { err = errors.Join(err, s.team.Close()) }() // whichever team it has by then
 	if err := s.awaitEvent(ctx, pgnotify.ListenerConnected); err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (s *story) unheard(ctx context.Context) error {
 	return nil
 }
 
-// stop has the workers stop in the midst of their work, and others take over.
+// stop makes the workers stop in the middle of their work, and others take over.
 func (s *story) stop(ctx context.Context) error {
 	const n = 100
 	if err := s.jobs.insert(ctx, n); err != nil {
@@ -157,7 +157,7 @@ func (s *story) awaitDone(ctx context.Context, n int) error {
 	return nil
 }
 
-// awaitEvent prints what the Listener tells until it tells of an event of a kind.
+// awaitEvent prints the Listener's events until one of the given kind comes.
 func (s *story) awaitEvent(ctx context.Context, kind pgnotify.ListenerEventKind) error {
 	for {
 		select {

@@ -13,7 +13,7 @@ import (
 // workers is how many there are in a team.
 const workers = 4
 
-// A team is workers that begin and stop together. When one fails, all stop.
+// A team is a group of workers that start and stop together. When one fails, all stop.
 type team struct {
 	db    *sql.DB
 	begun *tally     // how often each job was begun
@@ -47,8 +47,8 @@ func (t *team) do(ctx context.Context, tx *sql.Tx, job int64) error {
 	return err
 }
 
-// Close tells the workers to stop, and waits until they have finished their jobs. Its
-// error is that of a worker who failed before.
+// Close tells the workers to stop, and waits until they have finished their jobs. It
+// returns the error of a worker that failed before.
 func (t *team) Close() error {
 	t.stop(context.Canceled)
 	t.ended.Wait()

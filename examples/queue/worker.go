@@ -9,11 +9,11 @@ import (
 	"github.com/pgnotify/pgnotify"
 )
 
-// maxWait is how long a worker sleeps at the most. Nothing needs it here; in a table
-// where jobs have a time of their own, it would be the time until the next one.
+// maxWait is how long a worker sleeps at most. Nothing here needs a limit; if jobs had
+// a start time, it would be the time until the next one.
 const maxWait = time.Minute
 
-// jobTime bounds a job, which goes on when the worker has been told to stop.
+// jobTime bounds a job, which continues after the worker has been told to stop.
 const jobTime = 30 * time.Second
 
 // A worker does jobs, one after the other.
@@ -25,9 +25,8 @@ type worker struct {
 	woke func()                                                 // told of each wake-up
 }
 
-// run does jobs until ctx ends, and finishes the one that it is in. It subscribes
-// before it looks for the first time, so there is no job that it neither sees nor
-// hears of.
+// run does jobs until ctx ends, and finishes the job in progress. It subscribes before
+// it looks for jobs for the first time, so no job goes both unseen and unannounced.
 func (w *worker) run(ctx context.Context, l *pgnotify.Listener) error {
 	sub, err := l.Subscribe(ctx, channel)
 	if err != nil {
@@ -57,9 +56,9 @@ func (w *worker) doAll(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// doOne does the oldest job that nobody is at, and returns its id, or 0 where there
-// is none. The job is done in the transaction that says so: whatever happens to the
-// worker, either both are true or none.
+// doOne does the oldest job that no other worker is doing, and returns its id, or 0 if
+// there is none. The job and its completion are one transaction: whatever happens, both
+// are committed or neither.
 func (w *worker) doOne(ctx context.Context) (job int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, jobTime)
 	defer cancel()

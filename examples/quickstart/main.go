@@ -1,5 +1,5 @@
-// Quickstart shows on a real server what a session of pgnotify can do: it runs
-// queries, hears notices and notifications, and survives a cancelled query.
+// Quickstart shows on a real server what a session of pgnotify can do: it runs queries,
+// receives notices and notifications, and survives a cancelled query.
 package main
 
 import (
@@ -46,7 +46,7 @@ func run(ctx context.Context) (err error) {
 	}
 	defer closing(db, &err)
 
-	// Only the session that listens hears, so take one out of the pool.
+	// Only the session that listens is notified, so take one out of the pool.
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ func run(ctx context.Context) (err error) {
 type tour struct {
 	db      *sql.DB
 	conn    *sql.Conn      // one session: for statements
-	pc      *pgnotify.Conn // the same session: for all else
+	pc      *pgnotify.Conn // the same session: for everything else
 	channel string         // one that nobody else uses
 }
 
@@ -101,7 +101,7 @@ func (t *tour) notice(ctx context.Context) (result string, err error) {
 	return result, err
 }
 
-// Ours being lent to conn, the pool sends from another session.
+// Our session is lent to conn, so the pool sends from another one.
 func (t *tour) whileIdle(ctx context.Context) (string, error) {
 	if err := t.pc.Listen(ctx, t.channel); err != nil {
 		return "", err
@@ -113,7 +113,7 @@ func (t *tour) whileIdle(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%q from backend %d", n.Payload, n.PID), err
 }
 
-// A handler hears while the program does something else: here, queries.
+// A handler is called while the program does something else: here, queries.
 func (t *tour) whileBusy(ctx context.Context) (string, error) {
 	heard, sent := make(chan pgnotify.Notification, 1), make(chan error, 1)
 	defer t.pc.AddNotificationHandler(func(n pgnotify.Notification) { heard <- n })()

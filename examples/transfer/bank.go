@@ -20,7 +20,7 @@ type bank struct {
 	retries atomic.Int32 // attempts that were repeated
 }
 
-// transfer moves an amount, and books points for it unless they are too many.
+// transfer moves an amount, and books points for it unless there are too many.
 func (b *bank) transfer(ctx context.Context, from, to string, amount, points int) (booked int, err error) {
 	serializable := &sql.TxOptions{Isolation: sql.LevelSerializable}
 	err = b.retry(func() error {
@@ -34,7 +34,7 @@ func (b *bank) transfer(ctx context.Context, from, to string, amount, points int
 			booked = points
 			err := pgnotify.InSavepoint(ctx, tx, func() error { return add(ctx, tx, "points", to, points) })
 			if hasCode(err, pqerror.CheckViolation) {
-				booked, err = 0, nil // the points alone are undone: the money moves all the same
+				booked, err = 0, nil // only the points are undone: the money moves all the same
 			}
 			return err
 		})
@@ -42,15 +42,16 @@ func (b *bank) transfer(ctx context.Context, from, to string, amount, points int
 	return booked, err
 }
 
-// add changes an account. If there is none of that name, Scan finds no row.
+// add changes an account. If there is none of that name, Scan reports that there is no
+// row.
 func add(ctx context.Context, tx *sql.Tx, column, owner string, n int) error {
 	query := "UPDATE pgnotify_transfer SET " + column + " = " + column + " + $2 WHERE owner = $1 RETURNING owner"
 	return tx.QueryRowContext(ctx, query, owner, n).Scan(&owner)
 }
 
-// retry calls f again when another transaction was in its way; what f did has been
-// undone then. It ends with f's context. Nothing else is repeated: if the session
-// was lost while COMMIT was under way, the transfer may have been made.
+// retry calls f again if it failed because another transaction was in its way; the work
+// of f has then been undone. It ends with f's context. It repeats nothing else: if the
+// session was lost during COMMIT, the transfer may have been made.
 func (b *bank) retry(f func() error) error {
 	for {
 		err := f()
@@ -58,7 +59,7 @@ func (b *bank) retry(f func() error) error {
 			return err
 		}
 		b.retries.Add(1)
-		time.Sleep(rand.N(10 * time.Millisecond)) // or the same would meet again
+		time.Sleep(rand.N(10 * time.Millisecond)) // or the same transactions would meet again
 	}
 }
 
@@ -76,7 +77,7 @@ func (b *bank) open(ctx context.Context) error {
 	return err
 }
 
-// Close removes the accounts, also after Ctrl-C.
+// Close removes the accounts, even after Ctrl-C.
 func (b *bank) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -1,6 +1,6 @@
-// Transfer moves money between accounts: all of a transfer or nothing of it
-// (InTx), a part of it that may fail alone (InSavepoint), and once more what failed
-// only because somebody else was in the way. The bank in bank.go is what to read.
+// Transfer moves money between accounts: a transfer happens as a whole or not at all
+// (InTx), a part of it may fail alone (InSavepoint), and it is repeated if it failed
+// only because another transaction was in its way. Read the bank in bank.go.
 package main
 
 import (
@@ -74,7 +74,7 @@ func run(ctx context.Context) (err error) {
 	return nil
 }
 
-// try makes a transfer and says what became of it.
+// try makes a transfer and reports the result.
 func (b *bank) try(ctx context.Context, from, to string, amount, points int) string {
 	switch booked, err := b.transfer(ctx, from, to, amount, points); {
 	case err != nil:

@@ -1,5 +1,5 @@
-// Watch shows how a pool hears that its sessions are lost, idle and busy ones, and
-// why, and that it goes on without an error. The program itself makes it happen.
+// Watch shows how a pool learns that its sessions, idle and busy ones, are lost, and
+// why, and that it continues without an error. The program itself causes the losses.
 package main
 
 import (

@@ -15,13 +15,13 @@ import (
 	"github.com/pgnotify/pgnotify/internal/pgserver"
 )
 
-// A mischief has sessions lost. It has a session of its own.
+// A mischief makes sessions get lost. It has a session of its own.
 type mischief struct {
 	db     *sql.DB
 	server *pgserver.Server
 }
 
-// errNotHere is that of a step that this server does not allow.
+// errNotHere is the error of a step that this server does not allow.
 var errNotHere = errors.New("not with this server")
 
 func newMischief(ctx context.Context, server *pgserver.Server) (*mischief, error) {
@@ -71,10 +71,10 @@ func (m *mischief) idleTimeout(ctx context.Context, p *pool, _ []uint32) (int, e
 	return 1, err
 }
 
-// killBackend kills a process of the server, which then takes its shared memory for
-// damaged, ends all sessions, and recovers. Meanwhile it refuses new ones.
+// killBackend kills a process of the server. The server then assumes that its shared
+// memory is damaged, ends all sessions, and recovers; meanwhile it refuses new ones.
 func (m *mischief) killBackend(ctx context.Context, _ *pool, pids []uint32) (int, error) {
-	if m.server.PID() == 0 { // it is not ours, or in a container
+	if m.server.PID() == 0 { // it is not ours, or runs in a container
 		return 0, errNotHere
 	}
 	var before, after int

@@ -10,7 +10,7 @@ import (
 	"github.com/pgnotify/pgnotify"
 )
 
-// A pool of four sessions that tells of those it loses.
+// A pool holds four sessions and reports those it loses.
 type pool struct {
 	*sql.DB
 	made   atomic.Int32
@@ -24,7 +24,7 @@ type loss struct {
 
 const size = 4
 
-// open sets the two functions that hear of all sessions.
+// open sets the two functions that receive events of all sessions.
 func open(dsn string) (*pool, error) {
 	config, err := pgnotify.ParseConfig(dsn)
 	if err != nil {
@@ -49,8 +49,8 @@ func open(dsn string) (*pool, error) {
 	return p, nil
 }
 
-// suffer has all sessions idle, lets something happen to them, tells what was heard
-// of it, and uses the pool.
+// suffer makes all sessions idle, lets something happen to them, prints what was
+// reported, and uses the pool.
 func (p *pool) suffer(ctx context.Context, do func(context.Context, *pool, []uint32) (int, error)) error {
 	pids, err := p.fill(ctx)
 	if err != nil {
@@ -75,8 +75,8 @@ func (p *pool) suffer(ctx context.Context, do func(context.Context, *pool, []uin
 	return nil
 }
 
-// fill takes four sessions at a time and returns them, so that all of them are
-// idle. The pool replaces those it has lost: nothing is done about them here.
+// fill takes four sessions at a time and returns them, so that all of them are idle.
+// The pool itself replaces those it has lost.
 func (p *pool) fill(ctx context.Context) (pids []uint32, err error) {
 	for range size {
 		conn, err := p.Conn(ctx)
@@ -93,7 +93,7 @@ func (p *pool) fill(ctx context.Context) (pids []uint32, err error) {
 	return pids, nil
 }
 
-// printLosses prints what OnDisconnect has heard. It uses no session for that.
+// printLosses prints the losses that OnDisconnect reported. It uses no session.
 func (p *pool) printLosses(ctx context.Context, start time.Time, count int) error {
 	late := time.After(10 * time.Second)
 	for range count {

@@ -1,5 +1,5 @@
-// Package dispatch runs a function on each of a sequence of events, in order,
-// away from the goroutine that produces them.
+// Package dispatch calls a function for each of a sequence of events, in order, away
+// from the goroutine that produces them.
 package dispatch
 
 import (
@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// A Queue hands events to a function, one after the other, on a goroutine that
-// exists only while there are events. The producer never waits longer than it
-// says; what does not fit is counted and dropped. All methods are safe for
-// concurrent use, also from within the function.
+// A Queue passes events to a function, one at a time, on a goroutine that exists only
+// while there are events. The producer never waits longer than the patience it gives;
+// events that do not fit are counted and dropped. All methods are safe for concurrent
+// use, even from within the function.
 type Queue[E any] struct {
 	run    func(E)
 	weigh  func(E) int
@@ -25,7 +25,7 @@ type Queue[E any] struct {
 	running bool
 	closed  bool
 	last    bool // PutLast was called
-	stalled bool // somebody waited in vain, and no event has been run since
+	stalled bool // a producer waited in vain, and no event has been run since
 	dropped uint64
 	changed chan struct{} // closed when an event has been run; nil when nobody waits
 }
@@ -35,8 +35,8 @@ type weighed[E any] struct {
 	weight int
 }
 
-// New returns a queue for run that takes events until those in it weigh limit;
-// each weighs what weigh says, 1 where that is nil.
+// New returns a queue for run that accepts events until they weigh limit. weigh returns
+// the weight of an event; if it is nil, each weighs 1.
 func New[E any](limit int, weigh func(E) int, run func(E)) *Queue[E] {
 	if weigh == nil {
 		weigh = func(E) int { return 1 }
@@ -44,9 +44,9 @@ func New[E any](limit int, weigh func(E) int, run func(E)) *Queue[E] {
 	return &Queue[E]{run: run, weigh: weigh, limit: limit}
 }
 
-// Put queues e. While the queue is full it waits for up to patience, and then
-// drops e and reports false. After that it does not wait again before another
-// event has been run: a function that blocks costs one patience in all.
+// Put queues e. While the queue is full it waits for up to patience; then it drops e
+// and reports false. After that it does not wait again until another event has been
+// run, so a function that blocks costs one patience in all.
 func (q *Queue[E]) Put(e E, patience time.Duration) bool {
 	var expired <-chan time.Time
 	for {
@@ -74,8 +74,8 @@ func (q *Queue[E]) stall() {
 	q.stalled = q.weight >= q.limit
 }
 
-// put queues e, drops it (last: this is the last try), or returns a channel to
-// wait for.
+// put queues e, drops it, or returns a channel to wait for. last says that this is the
+// last try.
 func (q *Queue[E]) put(e E, last bool) (<-chan struct{}, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -92,7 +92,7 @@ func (q *Queue[E]) put(e E, last bool) (<-chan struct{}, bool) {
 	return q.waitLocked(), false
 }
 
-// PutLast queues e, however full the queue is, and refuses what comes after it.
+// PutLast queues e even if the queue is full, and refuses later events.
 func (q *Queue[E]) PutLast(e E) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -134,8 +134,8 @@ func (q *Queue[E]) runAll() {
 	}
 }
 
-// runOne runs e. If that ends the goroutine, as runtime.Goexit does, another one
-// takes its place.
+// runOne runs e. If e ends the goroutine, as runtime.Goexit does, another one takes
+// over.
 func (q *Queue[E]) runOne(e E) {
 	returned := false
 	defer func() {
@@ -181,10 +181,10 @@ func (q *Queue[E]) wakeLocked() {
 // Mark returns a point in the sequence of events, for Flush.
 func (q *Queue[E]) Mark() uint64 { return q.queued.Load() }
 
-// Flush waits until the events queued since mark have been run. It waits for up
-// to patience, so that a function that waits for the caller cannot hang it; an
-// event from before the mark, which may be what called, is not waited for where
-// none has come since.
+// Flush waits until the events queued since mark have been run, but no longer than
+// patience, so that a function that waits for the caller cannot hang it. If nothing was
+// queued since mark, it does not wait for earlier events, one of which may be the
+// caller.
 func (q *Queue[E]) Flush(mark uint64, patience time.Duration) {
 	goal := q.queued.Load()
 	if goal == mark {
@@ -205,8 +205,8 @@ func (q *Queue[E]) Flush(mark uint64, patience time.Duration) {
 	}
 }
 
-// pending returns a channel to wait for while fewer than goal events have been
-// run.
+// pending returns a channel to wait for while fewer than goal events have been run, or
+// nil.
 func (q *Queue[E]) pending(goal uint64) <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -216,15 +216,15 @@ func (q *Queue[E]) pending(goal uint64) <-chan struct{} {
 	return q.waitLocked()
 }
 
-// Dropped returns how many events did not fit.
+// Dropped returns how many events were dropped because the queue was full.
 func (q *Queue[E]) Dropped() uint64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.dropped
 }
 
-// Close drops what is queued and refuses what comes. An event being run is not
-// waited for: it may be what called Close.
+// Close drops the queued events and refuses later ones. It does not wait for the event
+// being run, which may have called Close.
 func (q *Queue[E]) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

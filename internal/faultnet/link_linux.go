@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The ends have addresses that are for documentation, and so are nobody's.
+// The ends have addresses reserved for documentation, which nobody uses.
 var (
 	nearAddress = netip.MustParseAddr("192.0.2.1")
 	farAddress  = netip.MustParseAddr("192.0.2.2")
 )
 
-// A Link is a way to a server that can be broken. Its methods are safe for
-// concurrent use.
+// A Link is a path to a server that can be broken. Its methods are safe for concurrent
+// use.
 type Link struct {
 	near, far       *namespace
 	nearTUN, farTUN *os.File
@@ -29,12 +29,12 @@ type Link struct {
 
 	mu      sync.Mutex // guards the fields below
 	cut     bool
-	passing int           // bytes that may still leave; not counted while onCut is nil
-	onCut   chan struct{} // closed when they have
+	passing int           // bytes that may still pass; not counted while onCut is nil
+	onCut   chan struct{} // closed when they have passed
 }
 
-// Start makes a link to a server that ends with the test. Where the system does
-// not allow it, the test is skipped; with CI=true and as root it fails.
+// Start makes a link to a server. The link ends with the test. If the system does not
+// allow it, the test is skipped; with CI=true and as root it fails.
 func Start(t testing.TB, network, server string) *Link {
 	t.Helper()
 	l := &Link{}
@@ -50,7 +50,7 @@ func Start(t testing.TB, network, server string) *Link {
 	return l
 }
 
-// isRefusal reports whether something is not allowed or not there.
+// isRefusal reports whether something is not allowed or does not exist.
 func isRefusal(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) ||
 		errors.Is(err, errors.ErrUnsupported) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO)
@@ -91,7 +91,7 @@ func carry(from, to *os.File, passes func(bytes int) bool) {
 			return
 		}
 		if passes(n) {
-			_, _ = to.Write(packet[:n]) // a device that is off loses it
+			_, _ = to.Write(packet[:n]) // lost if the device is off
 		}
 	}
 }
@@ -125,15 +125,15 @@ func (l *Link) DialContext(ctx context.Context, _, _ string) (conn net.Conn, err
 	return conn, err
 }
 
-// Cut loses every packet from now on, in both directions.
+// Cut drops every packet from now on, in both directions.
 func (l *Link) Cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cut = true
 }
 
-// CutAfter is Cut as soon as so many more bytes have left the near end, headers
-// included, and closes the channel then.
+// CutAfter cuts the link once that many more bytes, headers included, have left the
+// near end. It then closes the channel.
 func (l *Link) CutAfter(bytes int) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -141,7 +141,7 @@ func (l *Link) CutAfter(bytes int) <-chan struct{} {
 	return l.onCut
 }
 
-// Repair ends Cut.
+// Repair undoes Cut and CutAfter.
 func (l *Link) Repair() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -28,8 +28,8 @@ func newNamespace() (*namespace, error) {
 	return &namespace{file}, err
 }
 
-// do runs f in the namespace: the sockets that it makes belong there, wherever
-// they are used. It must make them on the goroutine it is called on.
+// do runs f in the namespace. Sockets that f makes belong there, wherever they are
+// used. f must make them on the goroutine on which it is called.
 func (n *namespace) do(f func() error) error {
 	return elsewhere(func() error {
 		if err := enter(n.file); err != nil {
@@ -68,8 +68,8 @@ func enter(file *os.File) error {
 // device is the name of the one device that each namespace has.
 const device = "cable"
 
-// plugIn makes a TUN device with an address in this thread's namespace. What is
-// sent over it is read from the file, and what is written to the file arrives.
+// plugIn makes a TUN device with an address in this thread's namespace. Packets sent
+// over it are read from the file, and packets written to the file arrive on it.
 func plugIn(address netip.Addr) (*os.File, error) {
 	fd, err := openTUN("/dev/net/tun")
 	if errors.Is(err, fs.ErrNotExist) { // as in many containers
@@ -93,7 +93,7 @@ func openTUN(path string) (fd int, err error) {
 	return fd, nil
 }
 
-// openOwnTUN opens the device by a file of our own, which goes at once.
+// openOwnTUN opens the device through a device file of our own, removed at once.
 func openOwnTUN() (fd int, err error) {
 	folder, err := os.MkdirTemp("", "faultnet-")
 	if err != nil {
@@ -142,7 +142,7 @@ func setState(fd int, up bool) error {
 	return nil
 }
 
-// control makes a request about the device.
+// control makes an ioctl request about the device.
 func control(fd int, request uint, fill func(*unix.Ifreq) error) error {
 	r, err := unix.NewIfreq(device)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// A relay listens at the far end and passes on to the server.
+// A relay listens at the far end and forwards to the server.
 type relay struct {
 	network, server string
 	listener        net.Listener
@@ -45,7 +45,7 @@ func (r *relay) accept() {
 	}
 }
 
-// serve passes on until one side ends.
+// serve forwards in both directions until one side ends.
 func (r *relay) serve(client net.Conn) {
 	defer r.forget(client)
 	server, err := net.Dial(r.network, r.server)

@@ -6,24 +6,24 @@ import (
 	"sync"
 )
 
-// A link is one connection through the proxy. Two goroutines serve it, one for
-// each direction, and a third waits where a fault is held.
+// A link is one connection through the proxy. Two goroutines serve it, one for each
+// direction; a third waits while a fault is held.
 type link struct {
 	proxy          *Proxy
 	client, server net.Conn
 	lost           sync.Once
 
 	mu       sync.Mutex // guards the fields below
-	fault    *Fault     // that a request has started
-	skip     int        // requests to be answered before it happens
+	fault    *Fault     // started by a request
+	skip     int        // requests to answer before the fault happens
 	answered bool       // the server spoke last
-	doomed   bool       // the answer to the last request is to be lost
-	answer   []byte     // what has come of it
+	doomed   bool       // the answer to the last request will be lost
+	answer   []byte     // what has arrived of that answer
 }
 
 const bufferSize = 64 << 10
 
-// passRequests passes on what the client says.
+// passRequests forwards what the client sends.
 func (l *link) passRequests() {
 	in, buf := newReader(l.client), make([]byte, bufferSize)
 	for {
@@ -42,13 +42,13 @@ func (l *link) passRequests() {
 			return
 		}
 		if _, err := l.server.Write(buf[:n]); err != nil {
-			return // passAnswers closes, when it has the server's last words
+			return // passAnswers closes once it has the server's last words
 		}
 	}
 }
 
-// asked looks at what the client has said, and returns the fault by which the
-// answer to it is lost.
+// asked examines what the client has sent, and returns the fault by which its answer
+// will be lost, if any.
 func (l *link) asked(request []byte) *Fault {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -71,7 +71,7 @@ func (l *link) asked(request []byte) *Fault {
 	return l.fault
 }
 
-// passAnswers passes on what the server says, until it is to be lost.
+// passAnswers forwards what the server sends, until an answer is to be lost.
 func (l *link) passAnswers() {
 	buf := make([]byte, bufferSize)
 	for {
@@ -93,8 +93,8 @@ func (l *link) passAnswers() {
 	}
 }
 
-// said notes what the server has said, and returns the fault by which it is
-// lost.
+// said notes what the server has sent, and returns the fault by which it is lost, if
+// any.
 func (l *link) said(answer []byte) *Fault {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -106,8 +106,8 @@ func (l *link) said(answer []byte) *Fault {
 	return l.fault
 }
 
-// loseLater has the fault happen when it is no longer held, and takes in what
-// comes until then.
+// loseLater makes the fault happen once it is no longer held, and reads what arrives
+// until then.
 func (l *link) loseLater(f *Fault, buf []byte) {
 	if f.Hold == nil {
 		l.lose(f)
@@ -129,7 +129,7 @@ func (l *link) loseLater(f *Fault, buf []byte) {
 	}
 }
 
-// lose has the fault happen, the first time that it is called.
+// lose makes the fault happen, on the first call only.
 func (l *link) lose(f *Fault) {
 	l.lost.Do(func() {
 		l.mu.Lock()
@@ -144,8 +144,8 @@ func (l *link) lose(f *Fault) {
 	})
 }
 
-// drain tells the client that nothing more comes, and takes the rest of its
-// request: a connection that is closed with something unread is reset.
+// drain tells the client that nothing more will come, and reads the rest of its
+// request: closing a connection with unread data would reset it.
 func (l *link) drain() {
 	half, ok := l.client.(interface{ CloseWrite() error })
 	if ok && half.CloseWrite() == nil {

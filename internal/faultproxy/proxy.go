@@ -14,8 +14,8 @@ import (
 // socketPort stands in the name of a unix socket in place of a port.
 const socketPort = 5432
 
-// A Proxy passes on what clients and a server say to each other. Its methods are
-// safe for concurrent use.
+// A Proxy forwards what clients and a server send to each other. Its methods are safe
+// for concurrent use.
 type Proxy struct {
 	network, server string
 	listener        net.Listener
@@ -31,8 +31,8 @@ type Proxy struct {
 	broken   int
 }
 
-// Start starts a proxy that ends with the test. It listens where it dials: on
-// the loopback interface for "tcp", in a folder of its own for "unix".
+// Start starts a proxy that ends with the test. It listens on the kind of address it
+// dials: the loopback interface for "tcp", a folder of its own for "unix".
 func Start(t testing.TB, network, server string) *Proxy {
 	t.Helper()
 	p := &Proxy{network: network, server: server, done: make(chan struct{}), open: make(map[*link]bool)}
@@ -54,7 +54,7 @@ func Start(t testing.TB, network, server string) *Proxy {
 	return p
 }
 
-// Host returns what a DSN has for host: an address, or the folder of the socket.
+// Host returns the host for a DSN: an address, or the folder of the socket.
 func (p *Proxy) Host() string {
 	if p.folder != "" {
 		return p.folder
@@ -62,7 +62,7 @@ func (p *Proxy) Host() string {
 	return p.listener.Addr().(*net.TCPAddr).IP.String()
 }
 
-// Port returns what a DSN has for port.
+// Port returns the port for a DSN.
 func (p *Proxy) Port() int {
 	if p.folder != "" {
 		return socketPort
@@ -70,16 +70,15 @@ func (p *Proxy) Port() int {
 	return p.listener.Addr().(*net.TCPAddr).Port
 }
 
-// Break has the next request that matches start the fault, in place of an
-// earlier fault that no request has started.
+// Break makes the next matching request start the fault. It replaces an earlier fault
+// that no request has started.
 func (p *Proxy) Break(f Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.fault = &f
 }
 
-// Cut ends all sessions, whatever they are doing. With reset, clients over TCP see
-// a reset.
+// Cut ends all sessions, whatever they are doing. With reset, TCP clients see a reset.
 func (p *Proxy) Cut(reset bool) {
 	p.mu.Lock()
 	open := slices.Collect(maps.Keys(p.open))
@@ -89,16 +88,15 @@ func (p *Proxy) Cut(reset bool) {
 	}
 }
 
-// Sessions returns how many connections were made, those of cancel requests
-// included.
+// Sessions returns how many connections were made, including those of cancel requests.
 func (p *Proxy) Sessions() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.sessions
 }
 
-// Broken returns how many faults have happened. A client that sees one is
-// counted already.
+// Broken returns how many faults have happened. A fault that a client sees has already
+// been counted.
 func (p *Proxy) Broken() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -158,7 +156,7 @@ func (p *Proxy) remove(l *link) {
 	delete(p.open, l)
 }
 
-// claim returns the fault that a request starts, nil where there is none.
+// claim returns the fault that a request starts, or nil.
 func (p *Proxy) claim(request []byte) *Fault {
 	p.mu.Lock()
 	defer p.mu.Unlock()

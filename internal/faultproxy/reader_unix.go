@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// A reader reads from a client. Over a unix socket it looks first and takes
-// later: what the other side sees as a reset is a socket that was closed with
-// something unread.
+// A reader reads from a client. Over a Unix socket it peeks first and reads later: the
+// other side sees a reset if a socket is closed with unread data.
 type reader struct {
 	conn  net.Conn
 	raw   syscall.RawConn // nil for TCP
@@ -27,8 +26,8 @@ func newReader(conn net.Conn) *reader {
 	return r
 }
 
-// look returns what the client has sent next. Nothing announces what comes
-// behind a byte that was left.
+// look returns what the client has sent next. While a byte is left unread it polls,
+// because readiness is no news then.
 func (r *reader) look(p []byte) (n int, err error) {
 	if r.raw == nil {
 		return r.conn.Read(p)
@@ -39,7 +38,7 @@ func (r *reader) look(p []byte) (n int, err error) {
 	return copy(p, p[r.left:n]), err
 }
 
-// peek returns what is unread.
+// peek returns what is unread, and leaves it there.
 func (r *reader) peek(p []byte) (n int, err error) {
 	readErr := r.raw.Read(func(fd uintptr) bool {
 		for err = syscall.EINTR; err == syscall.EINTR; {
@@ -58,7 +57,7 @@ func (r *reader) peek(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// take reads the n bytes that look has returned.
+// take reads the n bytes that look returned.
 func (r *reader) take(n int) error {
 	if r.raw == nil {
 		return nil

@@ -53,8 +53,8 @@ func (p *kqueue) openPipe() error {
 	return nil
 }
 
-// change adds or deletes the filter for a descriptor. With NOTE_LOWAT it is
-// silent about bytes to read until there are as many, but not about the end.
+// change adds or deletes the filter for a descriptor. With NOTE_LOWAT it stays silent
+// until that many bytes can be read, but not about the end.
 func (p *kqueue) change(fd int, flags int, notes uint32) error {
 	var k unix.Kevent_t
 	unix.SetKevent(&k, fd, unix.EVFILT_READ, flags)
@@ -85,9 +85,8 @@ func (p *kqueue) remove(fd uintptr) {
 
 func (p *kqueue) close() { unix.Close(p.stop[1]) }
 
-// wait sits in kevent, on a thread of its own. An event that was fetched before
-// its descriptor was closed and used again is taken for the new one's, which costs
-// a look.
+// wait sits in kevent on a thread of its own. An event fetched before its descriptor
+// was closed and reused is attributed to the new user, which costs one look.
 func (p *kqueue) wait(event func(id uint64)) {
 	defer unix.Close(p.fd)
 	defer unix.Close(p.stop[0])

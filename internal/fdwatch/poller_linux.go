@@ -31,7 +31,7 @@ func newBackend() (backend, error) {
 	return &epoll{fd: fd, file: file}, nil
 }
 
-// add asks for nothing but the end: errors and hang-ups are always reported.
+// add asks only for the end; errors and hang-ups are always reported.
 func (p *epoll) add(fd uintptr, id uint64) error {
 	ev := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(id), Pad: int32(id >> 32)}
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, int(fd), &ev))
@@ -66,7 +66,7 @@ func (p *epoll) wait(event func(id uint64)) {
 	}
 }
 
-// epollWait does not wait.
+// epollWait fetches events without blocking.
 func epollWait(fd int, events []unix.EpollEvent) (n int, err error) {
 	for {
 		n, err = unix.EpollWait(fd, events, 0)

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A question is what a look needs, kept so that looking allocates nothing.
+// A question holds what a look needs, and is reused so that looking allocates nothing.
 type question struct {
 	fd       unix.PollFd
 	readable bool
@@ -25,10 +25,9 @@ var questions = sync.Pool{New: func() any {
 	return q
 }}
 
-// Readable reports whether a read of the socket would return at once: with
-// bytes, with the end of the stream or with an error. It does not read, and
-// does not block. A socket that was closed on our side is not readable. It is
-// safe for concurrent use.
+// Readable reports whether a read of the socket would return at once: with bytes, with
+// the end of the stream, or with an error. It does not read, and does not block. A
+// socket closed on our side is not readable. Readable is safe for concurrent use.
 func Readable(socket syscall.RawConn) bool {
 	q := questions.Get().(*question)
 	defer questions.Put(q)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// ErrNotSupported is the error of Watch on systems without a poller.
+// ErrNotSupported is the error of Start on systems without a poller.
 var ErrNotSupported = errors.New("fdwatch: not implemented on this system")
 
 // A Watch is a socket being watched. It does not own the socket.
@@ -20,17 +20,17 @@ type Watch struct {
 // A backend is the system's poller. All methods but wait are called under the
 // lock of the registry.
 type backend interface {
-	// add watches a descriptor, whose events then bear the id, which is never used
-	// again. A condition that holds already is an event.
+	// add watches a descriptor. Its events carry the id, which is never used again. A
+	// condition that already holds is an event.
 	add(fd uintptr, id uint64) error
 
-	// remove forgets a descriptor, which is still open.
+	// remove stops watching a descriptor, which is still open.
 	remove(fd uintptr)
 
 	// wait calls event for each event until close is called.
 	wait(event func(id uint64))
 
-	// close ends wait, which frees what the backend has.
+	// close ends wait, which frees the backend's resources.
 	close()
 }
 
@@ -38,7 +38,7 @@ type backend interface {
 // program that connects again and again does not start one each time.
 const linger = 100 * time.Millisecond
 
-// The registry is the process's poller and what it watches.
+// registry holds the process's poller and what it watches.
 var registry struct {
 	mu      sync.Mutex // guards the fields below
 	backend backend    // nil while there is no poller
@@ -49,10 +49,10 @@ var registry struct {
 	idleSince time.Time // when the last watch was closed
 }
 
-// Start calls look when the peer has closed the connection or shut down its
-// sending side, when the connection has failed, and perhaps at other times: look
-// must find out by reading. It runs on the poller's goroutine, must not block,
-// and must not call into this package. Events before Start count.
+// Start calls look when the peer has closed the connection or shut down its sending
+// side, when the connection has failed, and perhaps at other times: look must find out
+// by reading. It runs on the poller's goroutine, must not block, and must not call into
+// this package. Events before Start count.
 //
 // Close must be called before the socket is closed, or its memory is not freed.
 func Start(socket syscall.RawConn, look func()) (_ *Watch, err error) {
@@ -87,8 +87,8 @@ func startPoller() error {
 	return nil
 }
 
-// idleLocked has the poller end soon, with the last watch. It starts few timers: each
-// may wake a thread.
+// idleLocked makes the poller end soon after its last watch. It starts few timers,
+// because each may wake a thread.
 func idleLocked() {
 	registry.idleSince = time.Now()
 	if !registry.ending {
@@ -97,7 +97,7 @@ func idleLocked() {
 	}
 }
 
-// endPoller ends the poller, unless something is watched again or was lately.
+// endPoller ends the poller, unless something is watched again or was until just now.
 func endPoller() {
 	registry.mu.Lock()
 	defer registry.mu.Unlock()
@@ -114,8 +114,8 @@ func endPoller() {
 	registry.backend, registry.watches = nil, nil
 }
 
-// event runs on the poller's goroutine. The socket of an id that is not there any
-// more was closed, and its descriptor may be somebody else's by now.
+// event runs on the poller's goroutine. If an id is unknown, its socket was closed, and
+// its descriptor may belong to somebody else by now.
 func event(id uint64) {
 	registry.mu.Lock()
 	w := registry.watches[id]
@@ -125,8 +125,8 @@ func event(id uint64) {
 	}
 }
 
-// Close ends the watch. A look that has begun may go on. Closing more than once,
-// or after the socket, does no harm.
+// Close ends the watch. A call of look that has begun may still be running. Close may
+// be called more than once, and after the socket was closed.
 func (w *Watch) Close() {
 	registry.mu.Lock()
 	defer registry.mu.Unlock()

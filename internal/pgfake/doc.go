@@ -1,7 +1,6 @@
-// Package pgfake is a PostgreSQL server that does what a test tells it to: it
-// accepts sessions on the loopback interface and plays a script on each. It is
-// for what a real server does not do, such as broken messages, replies that are
-// lost, and silence.
+// Package pgfake is a PostgreSQL server that does what a test tells it to: it accepts
+// sessions on the loopback interface and plays a script on each. It is for what a real
+// server does not do, such as broken messages, lost replies, and silence.
 //
 //	s := pgfake.Start(t,
 //		pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), pgfake.Send(broken), pgfake.Hang()},

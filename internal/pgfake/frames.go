@@ -8,8 +8,7 @@ import (
 // Frame returns a message of the given type.
 func Frame(typ byte, body string) []byte { return RawFrame(typ, uint32(len(body)+4), body) }
 
-// RawFrame returns a message whose length word is what the caller says, which
-// may be a lie.
+// RawFrame returns a message whose length word is what the caller says, true or not.
 func RawFrame(typ byte, length uint32, body string) []byte {
 	frame := binary.BigEndian.AppendUint32([]byte{typ}, length)
 	return append(frame, body...)

@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// Names is a name server, for [net.DefaultResolver]. Of the names below .test and
-// .invalid only those exist that tests have added; questions about others are
-// passed on. It is safe for concurrent use.
+// Names is a name server for [net.DefaultResolver]. Of the names below .test and
+// .invalid, only those exist that tests have added; queries for other names are
+// forwarded. It is safe for concurrent use.
 type Names struct {
 	mu    sync.Mutex // guards the fields below
 	added int
@@ -43,7 +43,7 @@ func (n *Names) Add(addresses ...string) string {
 	return name
 }
 
-// Deaf returns a new name for which there is no answer until the test ends. Go's
+// Deaf returns a new name whose queries are not answered until the test ends. Go's
 // resolver goes on for seconds after its caller has gone; hanging up ends it.
 func (n *Names) Deaf(t testing.TB) string {
 	n.mu.Lock()
@@ -56,8 +56,8 @@ func (n *Names) Deaf(t testing.TB) string {
 	return name
 }
 
-// Asked returns how many questions about a name have come. A look-up asks
-// several, for the kinds of addresses.
+// Asked returns how many queries for a name have come. One look-up makes several, for
+// the kinds of addresses.
 func (n *Names) Asked(name string) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -109,7 +109,7 @@ func isOurs(name string) bool {
 	return slices.Contains(labels, "test") || slices.Contains(labels, "invalid")
 }
 
-// passOn asks the name server that was meant, nil where it does not answer.
+// passOn asks the name server that was meant. It returns nil if there is no answer.
 func passOn(query []byte, server string) []byte {
 	conn, err := net.DialTimeout("udp", server, passOnWait)
 	if err != nil {
@@ -167,7 +167,7 @@ func (n *Names) answer(query []byte) []byte {
 	return append(answer, records...)
 }
 
-// ask notes a question.
+// ask counts a query.
 func (n *Names) ask(name string) (addresses []string, known bool, deaf chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

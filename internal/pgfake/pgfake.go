@@ -11,19 +11,19 @@ import (
 	"testing"
 )
 
-// The codes that stand where a start-up packet has its protocol version.
+// The codes that take the place of the protocol version in a start-up packet.
 const (
 	cancelRequestCode = 1234<<16 | 5678
 	sslRequestCode    = 1234<<16 | 5679
 )
 
-// PID and Key are what Greet tells a session to cancel with.
+// PID and Key are what Greet gives a session for cancel requests.
 const (
 	PID = 4711
 	Key = "key!"
 )
 
-// A Server plays scripts to those who connect.
+// A Server plays scripts to its clients.
 type Server struct {
 	listener net.Listener
 	scripts  []Script
@@ -82,8 +82,8 @@ func (s *Server) Sessions() int { return int(s.sessions.Load()) }
 // Cancels returns how many cancel requests came.
 func (s *Server) Cancels() int { return int(s.cancels.Load()) }
 
-// CancelRequests returns what stood in the cancel requests behind their code: a
-// process id of 4 bytes and a key.
+// CancelRequests returns the content of the cancel requests after their code: a process
+// id of 4 bytes and a key.
 func (s *Server) CancelRequests() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 	"fmt"
 )
 
-// AskSCRAM asks for SCRAM-SHA-256 authentication with a number of iterations,
-// which the client has to compute. It ends when the question is put.
+// AskSCRAM asks for SCRAM-SHA-256 authentication with a number of iterations, which the
+// client has to compute. The step ends once the request is sent.
 func AskSCRAM(iterations int) Step {
 	return func(c *Session) error {
 		if _, err := c.Write(Frame('R', word(10)+"SCRAM-SHA-256\x00\x00")); err != nil {

@@ -11,7 +11,7 @@ import (
 // errScriptEnd is the error of a step after which nothing is left to do.
 var errScriptEnd = errors.New("end of the script")
 
-// Startup reads the start-up packet and refuses TLS before that.
+// Startup reads the start-up packet, and first refuses TLS if asked for it.
 func Startup() Step {
 	return func(c *Session) error {
 		for {
@@ -35,7 +35,7 @@ func Startup() Step {
 // Greet reads the start-up packet and lets the session in.
 func Greet() Step { return GreetWith(Key) }
 
-// GreetWith is Greet with another key to cancel with.
+// GreetWith is Greet with another cancel key.
 func GreetWith(key string) Step {
 	return func(c *Session) error {
 		if err := Startup()(c); err != nil {
@@ -81,7 +81,7 @@ func WaitFor(ready <-chan struct{}) Step {
 	}
 }
 
-// Hang neither reads nor writes any more, until the test ends.
+// Hang neither reads nor writes until the test ends.
 func Hang() Step {
 	return func(c *Session) error {
 		<-c.server.done
@@ -89,7 +89,7 @@ func Hang() Step {
 	}
 }
 
-// Drain reads, and answers nothing, until the other side closes.
+// Drain reads without answering until the other side closes.
 func Drain() Step {
 	return func(c *Session) error {
 		_, _ = io.Copy(io.Discard, c.r)
@@ -105,9 +105,9 @@ func Reset() Step {
 	}
 }
 
-// Serve answers all requests until the other side closes: a simple query with
-// one row of one column, the text "1", an empty one with nothing, and a prepared
-// one, which has no parameters, with that row again.
+// Serve answers all requests until the other side closes: a simple query with one row
+// of one column, the text "1", an empty query with nothing, and a prepared one, which
+// has no parameters, with that row again.
 func Serve() Step {
 	return func(c *Session) error {
 		for {
@@ -157,7 +157,7 @@ func (c *Session) read() (typ byte, body []byte, err error) {
 	return typ, body, err
 }
 
-// readBody reads a length word and what it counts.
+// readBody reads a length word and the bytes that it counts.
 func (c *Session) readBody(limit uint32) ([]byte, error) {
 	var word [4]byte
 	if _, err := io.ReadFull(c.r, word[:]); err != nil {

@@ -7,8 +7,7 @@ import (
 	"errors"
 )
 
-// AgreeTLS reads the SSLRequest and agrees to it, and then leaves the client
-// alone with its handshake.
+// AgreeTLS reads the SSLRequest and agrees to it, but takes no part in the handshake.
 func AgreeTLS() Step {
 	return func(c *Session) error {
 		body, err := c.readBody(1 << 16)
@@ -23,8 +22,7 @@ func AgreeTLS() Step {
 	}
 }
 
-// StartTLS agrees to TLS and speaks it from then on. Reset does not work after
-// it.
+// StartTLS agrees to TLS and uses it from then on. Reset does not work after it.
 func StartTLS(config *tls.Config) Step {
 	return func(c *Session) error {
 		if err := AgreeTLS()(c); err != nil {

@@ -28,9 +28,9 @@ func ask(ctx context.Context, dsn string) (version, cluster string, err error) {
 	return version, cluster, err
 }
 
-// awaitAnswer asks dsn until the server whose cluster_name is cluster answers,
-// and returns its version. Another server that took the port in between is no
-// answer. It gives up when ended reports an error, or after startWait.
+// awaitAnswer asks dsn until the server whose cluster_name is cluster answers, and
+// returns its version. Another server that has taken the port meanwhile does not count.
+// It gives up when ended reports an error, or after startWait.
 func awaitAnswer(ctx context.Context, dsn, cluster string, ended func() error) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, startWait)
 	defer cancel()
@@ -62,8 +62,8 @@ func askBriefly(ctx context.Context, dsn string) (version, cluster string, err e
 	return ask(ctx, dsn)
 }
 
-// freePort returns a port of the loopback that was free a moment ago. Somebody
-// else may take it before it is used: callers try again with another.
+// freePort returns a loopback port that was free a moment ago. Another program may take
+// it before it is used; callers then try again with another port.
 func freePort() (int, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(loopback, "0"))
 	if err != nil {

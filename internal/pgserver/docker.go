@@ -24,19 +24,19 @@ import (
 const (
 	defaultImage = "postgres:17"
 
-	// expiryLabel marks our containers. Its value is when they expire, in
-	// seconds since 1970.
+	// expiryLabel marks our containers. Its value is their expiry time, in seconds
+	// since 1970.
 	expiryLabel = "com.github.pgnotify.pgserver.expires"
 
-	// dockerLife is how long a container lives at most after its last start, so
-	// that one whose program was killed does not stay.
+	// dockerLife is how long a container lives at most after its last start, so that a
+	// container whose program was killed does not stay.
 	dockerLife = time.Hour
 
 	// dockerWait bounds each request that does not pull, start or stop.
 	dockerWait = 10 * time.Second
 
-	// socketMount is where the container sees the folder for the unix socket. It
-	// is not the image's own /var/run/postgresql, which the image makes its own.
+	// socketMount is where the container sees the folder for the Unix socket. It is not
+	// the image's own /var/run/postgresql, whose ownership the image changes.
 	socketMount = "/pgnotify"
 )
 
@@ -65,7 +65,7 @@ func (c *container) serve(ctx context.Context) (*Server, error) {
 	}, nil
 }
 
-// dialDocker returns a client of the daemon, which has answered.
+// dialDocker returns a client of a daemon that has answered.
 func dialDocker(ctx context.Context) (*dc.Client, error) {
 	pool, err := dockertest.NewPool("")
 	if err != nil {
@@ -110,7 +110,7 @@ type container struct {
 
 var _ backend = (*container)(nil)
 
-// startOnFreePort makes all that is needed and starts the server for the first
+// startOnFreePort makes everything that is needed and starts the server for the first
 // time.
 func (c *container) startOnFreePort(ctx context.Context) error {
 	c.sweep(ctx)
@@ -139,8 +139,8 @@ func portTaken(err error) bool {
 		strings.Contains(err.Error(), "address already in use")
 }
 
-// sweep removes containers of ours that have expired but whose program was not
-// there to remove them. What it cannot remove is left to the next.
+// sweep removes our expired containers, which their programs did not remove. Whatever
+// it cannot remove is left to the next sweep.
 func (c *container) sweep(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, dockerWait)
 	defer cancel()
@@ -174,8 +174,8 @@ func (c *container) ensureImage(ctx context.Context) error {
 	return nil
 }
 
-// prepareHost makes the folder for the unix socket. The user that runs the server
-// inside may write there, but nobody else gets there on this side.
+// prepareHost makes the folder for the Unix socket. The user that runs the server
+// inside the container may write there, but nobody else on this machine can reach it.
 func (c *container) prepareHost() (err error) {
 	c.folder, err = newFolder(folderBases(), nil, c.name, func(path string) error {
 		socket := filepath.Join(path, "socket")
@@ -190,8 +190,8 @@ func (c *container) sharesSockets() bool {
 	return runtime.GOOS == "linux" && strings.HasPrefix(c.client.Endpoint(), "unix://")
 }
 
-// create creates the container, on a port that is free at the moment. It is not
-// interrupted by ctx: the daemon would go on, and what it makes be overlooked.
+// create creates the container, on a port that is free at the moment. ctx does not
+// interrupt it: the daemon would go on, and the container would be overlooked.
 func (c *container) create(ctx context.Context) (err error) {
 	if c.port, err = freePort(); err != nil {
 		return err
@@ -259,7 +259,7 @@ func (c *container) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// startContainer is not interrupted by ctx, for the reason that create has.
+// startContainer is not interrupted by ctx, for the same reason as create.
 func (c *container) startContainer(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startWait)
 	defer cancel()
@@ -270,9 +270,8 @@ func (c *container) startContainer(ctx context.Context) error {
 	return nil
 }
 
-// expire asks the daemon, which does so even when we are gone, to kill the
-// container after dockerLife: to stop it by a signal that has no effect and to
-// wait that long.
+// expire asks the daemon, which outlives this program, to kill the container after
+// dockerLife: to stop it with a signal that has no effect, and to wait that long.
 func (c *container) expire() {
 	expired := make(chan struct{})
 	c.expired = expired
@@ -333,8 +332,8 @@ func (c *container) discard() error {
 	return nil
 }
 
-// endGently gives the server the time to say goodbye to its clients. If it does
-// not take it, it is killed next.
+// endGently gives the server time to say goodbye to its clients. If that is not enough,
+// the server is killed next.
 func (c *container) endGently(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, dockerWait)
 	defer cancel()

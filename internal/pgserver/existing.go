@@ -56,8 +56,8 @@ func existing(ctx context.Context, dsn, variable string, wait time.Duration) (*S
 	return s, nil
 }
 
-// unreadable describes err, from parsing dsn. The text of a parser's error may
-// quote any part of the DSN, the password too, so it is not passed on.
+// unreadable describes err, from parsing dsn. It does not pass the parser's text on,
+// which may quote any part of the DSN, including the password.
 func unreadable(dsn string, err error) error {
 	if dsn == "" {
 		return err
@@ -65,7 +65,7 @@ func unreadable(dsn string, err error) error {
 	return errors.New("is not a connection string that can be read (not repeated here, as it may hold a password)")
 }
 
-// redact returns err, without the password should its text hold it.
+// redact returns err, without the password if its text contains it.
 func redact(err error, password string) error {
 	if password == "" || !strings.Contains(err.Error(), password) {
 		return err

@@ -21,8 +21,8 @@ var binPatterns = []string{
 	`C:\Program Files\PostgreSQL\*\bin`,
 }
 
-// findBin returns the folder of the first server found in path, which is like
-// PATH, or by the patterns, of which each is searched newest version first.
+// findBin returns the folder of the first server found in path, a list like PATH, or by
+// the patterns, each of which is searched newest version first.
 func findBin(path string, patterns []string) (string, error) {
 	for _, dir := range filepath.SplitList(path) {
 		if filepath.IsAbs(dir) && hasServer(dir) {
@@ -49,8 +49,8 @@ func hasServer(dir string) bool {
 	return true
 }
 
-// resolveBin follows dir's links, as of /usr/local/bin/postgres, to the folder
-// where the programs are, next to which they look for their other files.
+// resolveBin follows dir's links, such as /usr/local/bin/postgres, to the folder of the
+// programs, because they look for their other files next to it.
 func resolveBin(dir string) string {
 	real, err := filepath.EvalSymlinks(filepath.Join(dir, "postgres"))
 	if err != nil || !hasServer(filepath.Dir(real)) {

@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// Conn is an open connection. Its net.Conn is safe for concurrent use as any
-// is; the other fields are set once, by [Route.Connect], and only read after.
-// Whoever got it from Connect owns and closes it.
+// Conn is an open connection. Its net.Conn is safe for concurrent use like any other;
+// the other fields are set once, by [Route.Connect], and only read after that. The
+// caller of Connect owns and closes it.
 type Conn struct {
 	net.Conn // what the protocol is spoken over: a *tls.Conn, or Socket itself
 
-	// Socket is below TLS: for its descriptor, and for closing at once.
-	// Nothing may be read from it or written to it past the net.Conn.
+	// Socket lies below TLS. It is for its descriptor, and for closing at once. Nothing
+	// may be read from it or written to it except through the net.Conn.
 	Socket net.Conn
 
-	// Route leads to the same server again: its address is resolved, and its
-	// encryption is what was agreed, Plain or Required.
+	// Route leads to the same server again: its address is resolved, and its encryption
+	// is the one agreed on, Plain or Required.
 	Route Route
 
 	// Encrypted reports whether TLS is spoken.
@@ -26,8 +26,8 @@ type Conn struct {
 	records *recordSocket // what TLS writes to; nil without
 }
 
-// Write writes to the peer. Where it fails, it returns 0 only if the peer has got
-// nothing of p: of TLS's record that was sent in part, 1 byte counts.
+// Write writes to the peer. If it fails, it returns 0 only if the peer got nothing of
+// p: a TLS record that was sent in part counts as 1 byte.
 func (c *Conn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	if err != nil && n == 0 && c.records != nil && c.records.torn.Load() {
@@ -36,8 +36,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// A recordSocket notices that a write failed half-way. TLS does not tell: to it a
-// record is written or not.
+// A recordSocket notices that a write failed half-way. TLS does not report this: to it,
+// a record is written or not.
 type recordSocket struct {
 	net.Conn
 	torn atomic.Bool
@@ -51,13 +51,12 @@ func (s *recordSocket) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// closeTime bounds how long Close waits for TLS's close_notify to be taken by the
-// system.
+// closeTime bounds how long Close waits for the system to take TLS's close_notify.
 const closeTime = 50 * time.Millisecond
 
-// Close closes the connection. Under TLS it tells the peer, and aborts when that
+// Close closes the connection. Under TLS it first tells the peer, and aborts if that
 // takes longer than a moment: TLS itself would wait for seconds if the peer does not
-// read, whatever the write deadline. It unblocks Read and Write, and is safe for
+// read, whatever the write deadline. Close unblocks Read and Write, and is safe for
 // concurrent use.
 func (c *Conn) Close() error {
 	if c.Encrypted { // a timer may wake a thread, which a plain connection need not pay for
@@ -67,6 +66,6 @@ func (c *Conn) Close() error {
 }
 
 // Abort closes the socket at once, without TLS's close_notify. It unblocks Read and
-// Write, is safe for concurrent use, and may be called again and besides Close; its
-// error is then [net.ErrClosed].
+// Write, and is safe for concurrent use. It may be called repeatedly and together with
+// Close; its error is then [net.ErrClosed].
 func (c *Conn) Abort() error { return c.Socket.Close() }

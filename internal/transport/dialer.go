@@ -17,28 +17,26 @@ import (
 // Dialer opens sockets. The zero value is ready to use. It must not be changed
 // after its first use, and is then safe for concurrent use.
 type Dialer struct {
-	// DialContext opens the sockets in place of a [net.Dialer]; it may be nil.
-	// It must end when its context does. It is called with a network of "tcp"
-	// or "unix", and gets names unresolved: a tunnel resolves at its far end.
-	// The connection it returns is owned by the route that asked for it.
+	// DialContext opens the sockets in place of a [net.Dialer]; it may be nil. It must
+	// end when its context does. It is called with the network "tcp" or "unix" and with
+	// unresolved names, so that a tunnel can resolve them at its far end. The route
+	// that asked for the connection owns it.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
-	// KeepAlive says how an idle TCP connection is probed. Zero is on with the
-	// defaults of package net (15 s, 15 s, 9 probes), and leaves a connection
-	// of DialContext as it is. Enable false with a negative Idle is off. Any
-	// other value is set, on a connection of DialContext if it is a
-	// *net.TCPConn.
+	// KeepAlive says how an idle TCP connection is probed. Zero is on with the defaults
+	// of package net (15 s, 15 s, 9 probes), and leaves a connection of DialContext as
+	// it is. Enable false with a negative Idle is off. Any other value is set, and on a
+	// connection of DialContext only if it is a *net.TCPConn.
 	KeepAlive net.KeepAliveConfig
 
-	// TCPUserTimeout bounds how long sent data may stay unacknowledged before
-	// the kernel gives the connection up. Zero is the kernel's default. It is
-	// the TCP_USER_TIMEOUT of Linux, with a resolution of a millisecond; on
-	// other systems, and for what is not a *net.TCPConn, it is ignored, as
-	// libpq does. Failing to set it fails the dial.
+	// TCPUserTimeout bounds how long sent data may stay unacknowledged before the
+	// kernel gives the connection up. Zero is the kernel's default. It is Linux's
+	// TCP_USER_TIMEOUT, with a resolution of a millisecond. On other systems, and for
+	// connections other than a *net.TCPConn, it is ignored, as in libpq. If it cannot
+	// be set, the dial fails.
 	TCPUserTimeout time.Duration
 
-	// Shuffle puts the addresses of a name into random order, other than the
-	// resolver's: load_balance_hosts=random.
+	// Shuffle randomises the order of a name's addresses: load_balance_hosts=random.
 	Shuffle bool
 }
 
@@ -149,7 +147,7 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	return nd.DialContext(ctx, network, address)
 }
 
-// dialCustom uses DialContext and sets the options on what comes of it.
+// dialCustom uses DialContext, and sets the options on the connection.
 func (d *Dialer) dialCustom(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := d.DialContext(ctx, network, address)
 	if err != nil {

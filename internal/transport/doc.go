@@ -1,9 +1,9 @@
 // Package transport opens the connections the protocol is spoken over: it looks
 // names up, dials, sets the socket's options and speaks TLS.
 //
-// The order of events is the caller's. [Endpoints] lists the servers of a
-// connection string, [Dialer.Routes] the ways to one of them, and
-// [Route.Connect] goes one way:
+// The order of events is up to the caller. [Endpoints] lists the servers of a
+// connection string, [Dialer.Routes] the ways to one of them, and [Route.Connect] takes
+// one way:
 //
 //	for _, e := range transport.Endpoints(&cfg) {
 //		routes, err := dialer.Routes(ctx, e, policy)
@@ -13,18 +13,17 @@
 //		}
 //	}
 //
-// A route that has Fallback set belongs to the address of the route before it,
-// and [Route.FallsBackFrom] says whether that one's failure calls for it.
+// A route with Fallback set belongs to the same address as the route before it, and
+// [Route.FallsBackFrom] says whether that one's failure calls for it.
 //
 // # Encryption
 //
-// A [Policy] is made from sslmode and the settings around it, and what comes of
-// it is what comes of libpq 17, with three differences. sslmode defaults to
-// require, not to an error, where sslnegotiation=direct or a *tls.Config is
-// given. Passphrases of keys, certificate revocation lists (also
-// ~/.postgresql/root.crl) and GSSAPI encryption are not supported. And a
-// certificate's Common Name is not believed under a certificate authority that
-// has name constraints.
+// A [Policy] is made from sslmode and the settings around it. Its results are those of
+// libpq 17, with three differences. sslmode defaults to require, where libpq reports an
+// error, if sslnegotiation=direct or a *tls.Config is given. Passphrases of keys,
+// certificate revocation lists (including ~/.postgresql/root.crl) and GSSAPI encryption
+// are not supported. And a certificate's Common Name is not trusted under a certificate
+// authority that has name constraints.
 //
 // # Context
 //

@@ -59,11 +59,11 @@ func newEndpoint(host string, addr netip.Addr, port uint16) Endpoint {
 	return Endpoint{Host: host, Hostaddr: addr, Port: port}
 }
 
-// Unix reports whether e is a unix socket. With Hostaddr it never is.
+// Unix reports whether e is a Unix socket. With Hostaddr it never is.
 func (e Endpoint) Unix() bool { return !e.Hostaddr.IsValid() && isSocketPath(e.Host) }
 
-// String is how errors name e: "db.example:5432", "[::1]:5432", or the full
-// path of a unix socket.
+// String returns the name of e for errors: "db.example:5432", "[::1]:5432", or the full
+// path of a Unix socket.
 func (e Endpoint) String() string {
 	if e.Unix() {
 		return e.socketPath()
@@ -77,14 +77,14 @@ func (e Endpoint) String() string {
 
 func (e Endpoint) port() string { return strconv.Itoa(int(e.Port)) }
 
-// socketPath is where a server with this port has its socket in the folder. An
-// abstract socket is named by the same rule.
+// socketPath returns the path of the socket of a server with this port. An abstract
+// socket is named by the same rule.
 func (e Endpoint) socketPath() string {
 	return filepath.Join(e.Host, ".s.PGSQL."+e.port())
 }
 
-// tlsName is the name that the server's certificate must have and that SNI
-// sends, or "" if the endpoint has none.
+// tlsName returns the name that the server's certificate must have and that SNI sends,
+// or "" if the endpoint has none.
 func (e Endpoint) tlsName() string {
 	if isSocketPath(e.Host) {
 		return ""

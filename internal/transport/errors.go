@@ -10,7 +10,7 @@ import (
 	"github.com/lib/pq"
 )
 
-// Phase is how far an attempt to connect had come.
+// Phase is how far an attempt to connect had got.
 type Phase int
 
 const (
@@ -48,8 +48,8 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// newError makes an [Error] of cause, or of ctx's error if ctx has ended: what
-// the system said then (a timeout, a closed socket) is only its echo.
+// newError makes an [Error] of cause, or of ctx's error if ctx has ended: what the
+// system then reports (a timeout, a closed socket) only echoes it.
 func newError(ctx context.Context, phase Phase, server string, cause error) *Error {
 	if err := ended(ctx); err != nil {
 		cause = err
@@ -57,9 +57,9 @@ func newError(ctx context.Context, phase Phase, server string, cause error) *Err
 	return &Error{Phase: phase, Server: server, Err: cause}
 }
 
-// ended returns ctx's error. It also does between the deadline and the moment
-// the context's own timer fires: the net package works with the deadline itself
-// and is often the faster of the two.
+// ended returns ctx's error. It does so even between the deadline and the moment when
+// the context's own timer fires: package net works with the deadline itself and is
+// often the faster of the two.
 func ended(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -14,8 +14,8 @@ import (
 	"github.com/lib/pq"
 )
 
-// files are the settings that name certificates. They are paths, or, if inline,
-// the PEM text itself; only paths have a default. It is immutable.
+// files holds the settings that name certificates. They are paths or, if inline, the
+// PEM text itself; only paths have a default. It is immutable.
 type files struct {
 	inline bool // sslinline
 	root   string
@@ -32,8 +32,8 @@ func newFiles(cfg *pq.Config) files {
 	}
 }
 
-// check finds what is wrong whatever the files hold. PEM text where a path
-// belongs is refused here, before an error about the path could quote it.
+// check finds errors that do not depend on the content of the files. It refuses PEM
+// text in place of a path, before an error about the path could quote it.
 func (f files) check(mode pq.SSLMode) error {
 	if f.root == systemRoots && mode != pq.SSLModeVerifyFull {
 		return fmt.Errorf(`pgnotify: weak sslmode %q may not be used with sslrootcert=system: use "verify-full"`, mode)
@@ -86,9 +86,9 @@ func (f files) trust(mode pq.SSLMode, name string) (*trust, error) {
 	return t, nil
 }
 
-// rootText returns the PEM text of the root certificates, or found false if
-// there are none and mode can do without. A file that cannot be found, for
-// whatever reason, is none; one that cannot be read is an error.
+// rootText returns the PEM text of the root certificates, or found false if there are
+// none and mode does not need them. A file that cannot be found, for whatever reason,
+// counts as none; one that cannot be read is an error.
 func (f files) rootText(mode pq.SSLMode) (text []byte, found bool, err error) {
 	if f.inline {
 		if f.root == "" && isVerifying(mode) {

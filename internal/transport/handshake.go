@@ -63,8 +63,8 @@ func (p *Policy) clientConfig(socket net.Conn, name string) (*tls.Config, error)
 	return cfg, nil
 }
 
-// customConfig fills in what the user's configuration leaves open. A server
-// known by its address alone has that for its name.
+// customConfig fills in what the user's configuration leaves open. A server known only
+// by its address has the address for a name.
 func (p *Policy) customConfig(socket net.Conn, name string) *tls.Config {
 	cfg := p.custom.Clone()
 	if cfg.ServerName == "" {

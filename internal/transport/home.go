@@ -7,9 +7,9 @@ import (
 	"runtime"
 )
 
-// defaultFile returns the path of one of the files that are used without being
-// asked for: name in ~/.postgresql, or in %APPDATA%\postgresql on Windows. It is
-// "" if there is no such folder to be known.
+// defaultFile returns the path of a file that is used by default: name in
+// ~/.postgresql, or in %APPDATA%\postgresql on Windows. It returns "" if that folder is
+// unknown.
 // https://www.postgresql.org/docs/current/libpq-ssl.html
 func defaultFile(name string) string {
 	if runtime.GOOS == "windows" {

@@ -23,10 +23,9 @@ const (
 	maxQuoted     = 200         // characters of it that are quoted
 )
 
-// requestTLS asks the server for TLS and reports whether it agreed. It reads the
-// one byte of the answer and no more: what a third party puts behind it must not
-// be taken for the server's (CVE-2021-23222). It leaves socket closed if ctx
-// ended.
+// requestTLS asks the server for TLS and reports whether it agreed. It reads the one
+// byte of the answer and no more: bytes that a third party puts behind it must not be
+// taken for the server's (CVE-2021-23222). It leaves socket closed if ctx ended.
 func requestTLS(ctx context.Context, socket net.Conn) (bool, error) {
 	var answer [1]byte
 	err := closeOnDone(ctx, socket, func() error {
@@ -54,9 +53,9 @@ func requestTLS(ctx context.Context, socket net.Conn) (bool, error) {
 }
 
 // closeOnDone calls f, which uses socket, and closes socket if ctx ends before f
-// returns. Closing, other than a deadline, interrupts every kind of net.Conn and
-// leaves nothing to be restored. If ctx won, its error is returned even if f
-// succeeded, for socket is closed.
+// returns. Closing, unlike a deadline, interrupts every kind of net.Conn and leaves
+// nothing to restore. If ctx ended first, its error is returned even if f succeeded,
+// because socket is closed.
 func closeOnDone(ctx context.Context, socket net.Conn, f func() error) error {
 	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -71,10 +70,10 @@ func closeOnDone(ctx context.Context, socket net.Conn, f func() error) error {
 	return err
 }
 
-// errorAnswer reads the error that a server sends in place of an answer, when it
-// could not even start a process for the session. It may come from anyone, so
-// it is only quoted, and little is read for it: libpq shows nothing at all
-// (CVE-2024-10977). It leaves socket closed if the text did not end in time.
+// errorAnswer reads the error that a server sends in place of an answer when it could
+// not even start a process for the session. It may come from anyone, so it is only
+// quoted, and only little of it is read; libpq shows nothing at all (CVE-2024-10977).
+// It leaves socket closed if the text did not end in time.
 func errorAnswer(ctx context.Context, socket net.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, errorTextWait)
 	defer cancel()

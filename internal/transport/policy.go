@@ -34,18 +34,17 @@ type Policy struct {
 	files      files
 }
 
-// NewPolicy makes the policy of cfg, with custom, which is cloned and may be
-// nil, in place of all its settings about TLS but sslmode and sslnegotiation.
-// What is left open in custom is filled in for each connection: ServerName with
-// the host (or its address), NextProtos with "postgresql".
+// NewPolicy makes the policy of cfg. custom, which is cloned and may be nil, replaces
+// all of cfg's TLS settings except sslmode and sslnegotiation. Fields that custom
+// leaves open are filled in for each connection: ServerName with the host (or its
+// address), NextProtos with "postgresql".
 //
-// It is an error if the settings contradict each other or are unknown. Files are
-// not looked at, see [Policy].
+// It is an error if settings contradict each other or are unknown. Files are not
+// examined; see [Policy].
 //
-// [pq.NewConfig] sets SSLMode to disable if the first host is a unix socket,
-// whatever was asked for, and so also for the other hosts. A caller with a list
-// of both must put the original mode back. With custom, NewPolicy takes such a
-// disable for not given.
+// [pq.NewConfig] sets SSLMode to disable if the first host is a Unix socket, whatever
+// was asked for, and so for the other hosts too. A caller with a list of both must
+// restore the original mode. With custom, NewPolicy treats such a disable as not given.
 func NewPolicy(cfg *pq.Config, custom *tls.Config) (*Policy, error) {
 	p := &Policy{sni: cfg.SSLSNI, files: newFiles(cfg)}
 	var err error
@@ -105,7 +104,7 @@ func effectiveMode(cfg *pq.Config, direct, custom bool) (pq.SSLMode, error) {
 	return mode, nil
 }
 
-// defaultMode is the mode where none was given.
+// defaultMode returns the mode to use if none was given.
 func defaultMode(cfg *pq.Config, direct, custom bool) pq.SSLMode {
 	switch {
 	case custom:
@@ -128,8 +127,8 @@ func isVerifying(mode pq.SSLMode) bool {
 	return mode == pq.SSLModeVerifyCA || mode == pq.SSLModeVerifyFull
 }
 
-// versions returns the range of TLS versions. libpq's minimum is 1.2 if none is
-// given, also where that contradicts the maximum.
+// versions returns the range of TLS versions. If no minimum is given, it is 1.2 as in
+// libpq, even if that contradicts the maximum.
 func versions(cfg *pq.Config) (lowest, highest uint16, err error) {
 	lowest, err = version("ssl_min_protocol_version", cfg.SSLMinProtocolVersion)
 	if err != nil {
@@ -177,8 +176,8 @@ func quoted[S ~string](list []S) string {
 	return b.String()
 }
 
-// sequence returns the encryptions to try with e, in order. A unix socket is
-// always plain, so its being in a list takes nothing from the other hosts.
+// sequence returns the encryptions to try with e, in order. A Unix socket is always
+// plain, so its presence in a list does not affect the other hosts.
 func (p *Policy) sequence(e Endpoint) []Encryption {
 	if e.Unix() {
 		return []Encryption{Plain}

@@ -36,15 +36,14 @@ func (e Encryption) String() string {
 }
 
 // Route is one fully determined way to a server. It is a value, made by
-// [Dialer.Routes], and safe for concurrent use. A cancel request takes the
-// route in the session's [Conn], so that it reaches the same server under the
-// same TLS.
+// [Dialer.Routes], and safe for concurrent use. A cancel request uses the route in the
+// session's [Conn], so that it reaches the same server under the same TLS.
 type Route struct {
 	Address    string // for Network; resolved, unless a DialContext does that
 	Encryption Encryption
 
-	// Fallback marks the second encryption of an address under sslmode=allow
-	// and prefer. It is tried only where FallsBackFrom says so.
+	// Fallback marks the second encryption of an address under sslmode=allow and
+	// prefer. It is tried only if FallsBackFrom says so.
 	Fallback bool
 
 	dialer   *Dialer
@@ -60,8 +59,8 @@ func (r Route) Network() string {
 	return "tcp"
 }
 
-// String is how errors name r: the endpoint, and in brackets the address that
-// was found for its name.
+// String returns the name of r for errors: the endpoint, followed in brackets by the
+// address found for its name.
 func (r Route) String() string {
 	server := r.endpoint.String()
 	host, _, err := net.SplitHostPort(r.Address)
@@ -91,7 +90,7 @@ func (r Route) Connect(ctx context.Context) (*Conn, error) {
 	return conn, nil
 }
 
-// dial opens the socket. A DialContext may have succeeded in spite of ctx.
+// dial opens the socket. A DialContext may succeed although ctx has ended.
 func (r Route) dial(ctx context.Context) (net.Conn, error) {
 	if err := ended(ctx); err != nil {
 		return nil, err
@@ -107,8 +106,7 @@ func (r Route) dial(ctx context.Context) (net.Conn, error) {
 	return socket, nil
 }
 
-// encrypt comes to an agreement about TLS on socket, which stays the caller's
-// to close if there is an error.
+// encrypt settles TLS on socket. After an error the caller must still close socket.
 func (r Route) encrypt(ctx context.Context, socket net.Conn) (*Conn, error) {
 	if r.Encryption == Plain {
 		return r.plain(socket), nil
@@ -136,19 +134,19 @@ func (r Route) plain(socket net.Conn) *Conn {
 	return &Conn{Conn: socket, Socket: socket, Route: r.agreed(Plain)}
 }
 
-// agreed is the route that leads to the same outcome without negotiating.
+// agreed returns the route that leads to the same outcome without negotiation.
 func (r Route) agreed(e Encryption) Route {
 	r.Encryption, r.Fallback = e, false
 	return r
 }
 
-// FallsBackFrom reports whether r is to be tried after the attempt on the route
-// before it failed with err, as libpq would. Either Connect failed and prev is
-// nil: then it does after a failed TLS handshake, but not if the server could
-// not be reached, did not answer, or the context ended. Or prev was open and the
-// server rejected the session during its start-up: then it does if r would have
-// made another choice about TLS, unless the password was wrong (28P01). It is
-// false for every route that is not a Fallback.
+// FallsBackFrom reports whether r is to be tried, as libpq would, after the attempt on
+// the route before it failed with err. prev is nil if Connect failed: then r is tried
+// after a failed TLS handshake, but not if the server could not be reached or did not
+// answer, or if the context ended. Otherwise prev was open, and the server rejected the
+// session during its start-up: then r is tried if it would make another choice about
+// TLS, unless the password was wrong (28P01). FallsBackFrom is false for every route
+// that is not a Fallback.
 func (r Route) FallsBackFrom(prev *Conn, err error) bool {
 	if !r.Fallback || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setUserTimeout sets TCP_USER_TIMEOUT (tcp(7)), which counts in milliseconds.
-// A fraction is rounded up, for zero would mean the kernel's default, and what
-// is beyond an int32, 24 days, is cut down to it.
+// setUserTimeout sets TCP_USER_TIMEOUT (tcp(7)), which counts in milliseconds. It
+// rounds a fraction up, because zero would mean the kernel's default, and limits the
+// value to an int32, 24 days.
 func setUserTimeout(raw syscall.RawConn, d time.Duration) error {
 	ms := int(min((d-1)/time.Millisecond+1, math.MaxInt32))
 	var err error

@@ -10,8 +10,8 @@ import (
 	"slices"
 )
 
-// trust is how one handshake judges the server's certificate. It is immutable
-// once made.
+// trust decides how one handshake judges the server's certificate. It is immutable once
+// made.
 type trust struct {
 	chain bool   // verify the chain
 	name  string // if not empty, verify it as the server's name too
@@ -20,9 +20,9 @@ type trust struct {
 	authorities []*x509.Certificate // the intermediate ones among sslrootcert
 }
 
-// addAuthorities makes t trust the certificates in text, and reports whether
-// there is one. OpenSSL accepts a chain only if it ends in a self-issued
-// certificate, so the others are not anchors but help to find the way to one.
+// addAuthorities makes t trust the certificates in text, and reports whether there are
+// any. OpenSSL accepts a chain only if it ends in a self-issued certificate, so the
+// others are not anchors, but help to find the way to one.
 func (t *trust) addAuthorities(text []byte) bool {
 	certs := certificates(text)
 	t.chain, t.roots = true, x509.NewCertPool()
@@ -36,9 +36,9 @@ func (t *trust) addAuthorities(text []byte) bool {
 	return len(certs) > 0
 }
 
-// issuers returns the way from leaf through the intermediate authorities, to be
-// sent with a client certificate that came without its chain. OpenSSL completes
-// it from sslrootcert too.
+// issuers returns the chain from leaf through the intermediate authorities, to be sent
+// with a client certificate that came without it. OpenSSL also completes it from
+// sslrootcert.
 func (t *trust) issuers(leaf *x509.Certificate) [][]byte {
 	var chain [][]byte
 	for cert := leaf; len(chain) < len(t.authorities); {
@@ -74,8 +74,8 @@ func (t *trust) verify(state tls.ConnectionState) error {
 	return nil
 }
 
-// verifyChain finds the ways from the server's certificate to a root, for the
-// purpose of being a TLS server.
+// verifyChain finds the chains from the server's certificate to a root, for use by a
+// TLS server.
 func (t *trust) verifyChain(certs []*x509.Certificate) ([][]*x509.Certificate, error) {
 	opts := x509.VerifyOptions{
 		Roots:         t.roots,
@@ -91,9 +91,9 @@ func (t *trust) verifyChain(certs []*x509.Certificate) ([][]*x509.Certificate, e
 	return certs[0].Verify(opts)
 }
 
-// verifyName checks the name as libpq does: by the alternative names, an
-// IP address also as the text of a DNS name, and, if there is no alternative
-// name of the host's own kind, by the Common Name.
+// verifyName checks the name as libpq does: against the alternative names, an IP
+// address also as the text of a DNS name, and, if there is no alternative name of the
+// host's own kind, against the Common Name.
 // https://www.postgresql.org/docs/current/libpq-ssl.html#LIBQ-SSL-CERTIFICATES
 func verifyName(leaf *x509.Certificate, host string, chains [][]*x509.Certificate) error {
 	err := leaf.VerifyHostname(host)
@@ -128,9 +128,9 @@ func matchesCommonName(leaf *x509.Certificate, host string) bool {
 	return false
 }
 
-// isConstrained reports whether an authority of chain is limited to some names.
-// Package x509 holds alternative names against that, but not the Common Name,
-// which is therefore not believed here.
+// isConstrained reports whether an authority in chain is limited to some names. Package
+// x509 checks alternative names against such a limit, but not the Common Name, which is
+// therefore not trusted here.
 func isConstrained(chain []*x509.Certificate) bool {
 	return slices.ContainsFunc(chain, func(c *x509.Certificate) bool {
 		return slices.ContainsFunc(c.Extensions, func(e pkix.Extension) bool {

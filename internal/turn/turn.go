@@ -1,5 +1,5 @@
-// Package turn decides whose turn it is to talk over a session that can answer
-// one request at a time.
+// Package turn decides whose turn it is to use a session that can answer one request at
+// a time.
 package turn
 
 import (
@@ -8,9 +8,9 @@ import (
 	"sync"
 )
 
-// ErrHeld is the error of Take while the turn is held: it ends only when the
-// program does something (reads its rows to the end, finishes a COPY), so
-// waiting for it could last for ever.
+// ErrHeld is the error of Take while the turn is held. A held turn ends only when the
+// program does something (reads its rows to the end, finishes a COPY), so waiting for
+// it could take forever.
 var ErrHeld = errors.New("turn: held")
 
 type state uint8
@@ -18,7 +18,7 @@ type state uint8
 const (
 	free  state = iota
 	taken       // somebody is in a call, which ends by itself
-	held        // somebody came back from the call and still has the turn
+	held        // somebody has returned from the call and still has the turn
 )
 
 // A Turn is free, taken or held. The zero value is free. All methods are safe
@@ -29,8 +29,8 @@ type Turn struct {
 	changed chan struct{} // closed at the next change; nil when nobody waits
 }
 
-// Take waits until the turn is free and takes it. It fails with ErrHeld when
-// the turn is, or comes to be, held, and with ctx.Err() when ctx ends first.
+// Take waits until the turn is free and takes it. It fails with ErrHeld if the turn is,
+// or becomes, held, and with ctx.Err() if ctx ends first.
 func (t *Turn) Take(ctx context.Context) error {
 	for {
 		changed, err := t.take()

@@ -8,22 +8,21 @@ import (
 	"time"
 )
 
-// A reader is the goroutine that owns the socket of an active session. It
-// belongs to the Conn, ends when the session is lost or closed, and is joined
-// by Close. It waits for nobody but lib/pq, and for that only while a result is
-// under way.
+// A reader is the goroutine that owns the socket of an active session. It belongs to
+// the Conn, ends when the session is lost or closed, and is joined by Close. It waits
+// only for lib/pq, and only while a result is under way.
 type reader struct {
 	inbox *inbox
 	done  chan struct{} // closed when the goroutine has ended
 
 	mu      sync.Mutex      // guards the fields below, and orders changes of the read deadline
-	polls   []chan struct{} // to be closed when everything that has arrived is read
-	polling bool            // the reader looks for that now, and the deadline is its own
+	polls   []chan struct{} // closed when everything that has arrived is read
+	polling bool            // the reader is draining, and the deadline is its own
 }
 
-// Activate starts the goroutine that reads the socket. It must be called while
-// no request is under way; later calls do nothing. It reports whether the
-// session is active now, which a session already lost is not.
+// Activate starts the goroutine that reads the socket. It must be called while no
+// request is under way; later calls do nothing. It reports whether the session is now
+// active, which a lost session is not.
 func (c *Conn) Activate() bool {
 	if c.active.Load() == nil && c.Busy() { // the lock would wait for the answer
 		return false
@@ -69,7 +68,7 @@ func (c *Conn) readAll(r *reader) {
 	}
 }
 
-// errInboxClosed ends a reader whose session was ended by somebody else.
+// errInboxClosed ends a reader whose session was ended by another goroutine.
 var errInboxClosed = errors.New("closed")
 
 // forwardAll hands over what the scanner has.
@@ -93,16 +92,16 @@ func (c *Conn) forwardAll(r *reader) error {
 	return nil
 }
 
-// pollTime bounds a read that looks for what has already arrived.
+// Bounds of a read that looks for what has already arrived.
 const (
 	pollTime = 500 * time.Microsecond
 	maxLooks = 8
 )
 
-// look is fill for what has already arrived; where nothing has, the error is
-// os.ErrDeadlineExceeded. It leaves a read deadline behind. A read that was held
-// up until its deadline has not looked at the socket: so there is a second look,
-// and others while the goroutine was held up.
+// look is fill for bytes that have already arrived; if there are none, its error is
+// os.ErrDeadlineExceeded. It leaves a read deadline behind. A read that was delayed
+// until its deadline has not looked at the socket, so there is a second look, and
+// further ones while the goroutine was delayed.
 func (c *Conn) look() error {
 	for looks := 1; ; looks++ {
 		start := time.Now()
@@ -117,10 +116,10 @@ func (c *Conn) look() error {
 	}
 }
 
-// pollPatience is how often a Poll looks whether a request has begun.
+// pollPatience is how often a Poll checks whether a request has begun.
 const pollPatience = 10 * time.Millisecond
 
-// drain reads until the socket has nothing more and answers those who asked.
+// drain reads until the socket has nothing more, and then answers the Polls.
 func (c *Conn) drain(r *reader) error {
 	for polls := c.takePolls(r); len(polls) > 0; polls = c.takePolls(r) {
 		if err := c.readArrived(r); err != nil {
@@ -133,7 +132,7 @@ func (c *Conn) drain(r *reader) error {
 	return nil
 }
 
-// takePolls returns those who have asked. When there are none, reads wait again.
+// takePolls returns the waiting Polls. If there are none, it lets reads block again.
 func (c *Conn) takePolls(r *reader) []chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -162,10 +161,10 @@ func (c *Conn) readArrived(r *reader) error {
 	}
 }
 
-// Poll returns when what had arrived on an active, idle session at the time of
-// the call has been handed over, within about a millisecond. While a request
-// is under way it returns at once: the server sends notifications before or
-// after an answer, not within it.
+// Poll returns once everything that had arrived on an active, idle session at the time
+// of the call has been handed over, within about a millisecond. While a request is
+// under way it returns at once: the server sends notifications before or after an
+// answer, not within it.
 func (c *Conn) Poll(ctx context.Context) {
 	r := c.active.Load()
 	if r == nil || c.Busy() || c.Loss() != nil {
@@ -187,7 +186,7 @@ func (c *Conn) Poll(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(pollPatience):
-			if c.Busy() { // the reader may wait for who takes the rows
+			if c.Busy() { // the reader may wait for the consumer of the rows
 				return
 			}
 		}

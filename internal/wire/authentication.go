@@ -13,13 +13,13 @@ const (
 	authSASLContinue = 11
 )
 
-// maxIterations bounds the work that a server may ask for under SCRAM. lib/pq
-// computes for as long as it is told to, and no context ends that: 2^31 take many
+// maxIterations bounds the work that a server may ask for under SCRAM. lib/pq computes
+// for as long as it is told to, and no context ends that: 2^31 iterations take many
 // minutes. PostgreSQL's default is 4096.
 const maxIterations = 1_000_000
 
-// checkAuthentication refuses requests on which lib/pq would panic, or compute
-// without end.
+// checkAuthentication refuses requests on which lib/pq would panic or compute without
+// end.
 func checkAuthentication(body []byte) error {
 	if len(body) < 4 {
 		return &FrameError{Type: 'R', Reason: "it has no code"}

@@ -5,10 +5,10 @@ import (
 	"unicode/utf8"
 )
 
-// A clipper shortens an ErrorResponse or a NoticeResponse while it streams by,
-// however long it is, in memory of the size of its budget. Every field keeps
-// its beginning; the SQLSTATE, the severity and the short fields at the end
-// stay whole. It is fed with write and read with body.
+// A clipper shortens an ErrorResponse or a NoticeResponse of any length as it streams
+// by, in memory of the size of its budget. Every field keeps its beginning; the
+// SQLSTATE, the severity and the short fields at the end stay whole. It is fed with
+// write and read with body.
 type clipper struct {
 	typ      byte
 	left     int // bytes of the frame still to come
@@ -112,8 +112,7 @@ func trimRune(out []byte, start int) []byte {
 	return out
 }
 
-// body returns the shortened body, or an error when the frame was not well
-// formed.
+// body returns the shortened body, or an error if the frame was not well formed.
 func (c *clipper) body() ([]byte, error) {
 	if !c.ended {
 		return nil, &FrameError{Type: c.typ, Reason: "a field has no terminator"}

@@ -15,26 +15,25 @@ import (
 // Conn is the connection that lib/pq speaks over. Its Read never returns bytes
 // beyond a ReadyForQuery, never a notification and never a notice.
 //
-// A Conn is passive at first: Read reads the socket, on the goroutine of
-// whoever runs the query; nothing is read, and no buffer held, while the
-// session is idle. Activate makes it active: a goroutine of its own reads the
-// socket until the end, so that what the server says is heard at once, and Read
-// takes its bytes from memory.
+// A Conn is passive at first: Read reads the socket, on the goroutine that runs the
+// query. While the session is idle, nothing is read and no buffer is held. Activate
+// makes the Conn active: a goroutine of its own reads the socket until the end, so that
+// everything the server sends is seen at once, and Read takes its bytes from memory.
 //
-// Read and Write are for lib/pq, which calls Read from one goroutine at a time.
-// All other methods are safe for concurrent use. The first error of the socket
-// or of the protocol ends the session for good; Loss tells it.
+// Read and Write are for lib/pq, which calls Read from one goroutine at a time. All
+// other methods are safe for concurrent use, unless they say otherwise. The first error
+// of the socket or of the protocol ends the session for good; Loss returns it.
 type Conn struct {
 	net       net.Conn // what the protocol is spoken over: TLS, or the socket
 	notes     notes
 	sent      atomic.Int64           // bytes written since BeginOperation
-	delivered int64                  // bytes that Read has returned; for whoever calls Read
+	delivered int64                  // bytes that Read has returned; for the caller of Read
 	active    atomic.Pointer[reader] // nil while passive
 	readMu    sync.Mutex             // serialises passive readers; guards scan until active
 	scan      scanner
 
-	names    *namer     // nil until a statement is prepared; for who writes
-	onWrite  func()     // see OnWrite; for who writes
+	names    *namer     // nil until a statement is prepared; for the caller of Write
+	onWrite  func()     // see OnWrite; for the caller of Write
 	writeMu  sync.Mutex // held while something is written; guards writeErr
 	writeErr error      // of the last write that failed
 
@@ -47,11 +46,11 @@ type Conn struct {
 
 var _ net.Conn = (*Conn)(nil)
 
-// A Loss tells how a session ended.
+// A Loss says how a session ended.
 type Loss struct {
 	Err   error     // io.EOF, the system's error, a *FrameError, net.ErrClosed
-	Fatal *Response // the server's reason, where it gave one
-	Error *Response // what the server said of the request under way, which may be Fatal
+	Fatal *Response // the server's reason, if it gave one
+	Error *Response // the server's error for the request under way, which may be Fatal
 	Local bool      // Close or Abort was called
 	Time  time.Time
 }
@@ -60,9 +59,8 @@ type Loss struct {
 // message.
 var ErrServerEnded = errors.New("the server ended the session")
 
-// NewConn returns a passive connection over c, on which nothing has been said
-// yet; it takes ownership of c. Events receives what is taken out of the
-// stream.
+// NewConn returns a passive connection over c, on which nothing has been said yet. It
+// takes ownership of c. events receives what is taken out of the stream.
 func NewConn(c net.Conn, events Events) *Conn {
 	w := &Conn{net: c}
 	w.notes.awaited.Store(1) // the start-up packet is answered like a request
@@ -70,8 +68,8 @@ func NewConn(c net.Conn, events Events) *Conn {
 	return w
 }
 
-// lockScan gives the caller the scanner of a passive session, until it unlocks
-// readMu; of an active one it returns the reader, which has it for good.
+// lockScan gives the caller the scanner of a passive session until it unlocks readMu.
+// For an active session it returns the reader, which owns the scanner for good.
 func (c *Conn) lockScan() *reader {
 	if r := c.active.Load(); r != nil {
 		return r
@@ -127,7 +125,7 @@ func (c *Conn) fill() error {
 	return err
 }
 
-// readDirect reads a part of a large frame straight into lib/pq's memory.
+// readDirect reads part of a large frame straight into lib/pq's memory.
 func (c *Conn) readDirect(p []byte) (int, error) {
 	n, err := c.net.Read(p)
 	c.scan.passed(n)
@@ -137,8 +135,8 @@ func (c *Conn) readDirect(p []byte) (int, error) {
 	return 0, c.lose(err)
 }
 
-// settle is called when an answer is complete: messages that came with it but
-// belong to no request are taken out, and the buffer goes back to its pool.
+// settle is called when an answer is complete. It takes out messages that came with the
+// answer but belong to no request, and returns the buffer to its pool.
 func (c *Conn) settle() {
 	if _, err := c.scan.next(); err != nil {
 		_ = c.lose(err)
@@ -148,12 +146,11 @@ func (c *Conn) settle() {
 	}
 }
 
-// OnWrite has f called, once, by the next Write, before it sends anything. It is for
-// the goroutine that writes; f may be nil.
+// OnWrite makes the next Write call f once, before it sends anything. It is for the
+// goroutine that writes; f may be nil.
 func (c *Conn) OnWrite(f func()) { c.onWrite = f }
 
-// Write sends lib/pq's messages. Nothing is sent when the session is known to
-// be lost.
+// Write sends lib/pq's messages. It sends nothing if the session is known to be lost.
 func (c *Conn) Write(p []byte) (int, error) {
 	if loss := c.Loss(); loss != nil {
 		return 0, loss.Err
@@ -186,10 +183,10 @@ func (c *Conn) write(p []byte) (int, error) {
 	return n, err
 }
 
-// silence returns the error of a write that failed because nothing is heard from
-// the server, if there is one, in place of the end that reading has found: the
-// system tells an error of a socket once, and then only the end. A write that is
-// under way has a moment for it.
+// silence replaces the end of the stream that a read has found, by the error of a write
+// that failed because nothing was heard from the server, if there is one: the system
+// reports a socket's error once, and after that only the end. A write that is under way
+// gets a moment to fail.
 func (c *Conn) silence(err error) error {
 	if !errors.Is(err, io.EOF) {
 		return err
@@ -206,9 +203,9 @@ func (c *Conn) silence(err error) error {
 // lastWordsTime bounds how long a failed write looks for the server's reason.
 const lastWordsTime = 100 * time.Millisecond
 
-// lastWords ends the session because a write failed, and returns what lose does.
-// Before, it reads what the server said before it stopped listening: its FATAL
-// message may still wait in the socket.
+// lastWords ends the session because a write failed, and returns what lose returns.
+// First it reads what the server sent before it stopped listening: its FATAL message
+// may still be in the socket.
 func (c *Conn) lastWords(writeErr error) error {
 	if !c.tryLockScan() {
 		select {
@@ -234,11 +231,11 @@ func (c *Conn) lastWords(writeErr error) error {
 	}
 }
 
-// CatchUp takes in what has arrived on a passive, idle session: notices, changed
-// parameters, the server's last words, the end. It waits for no more than about
-// a millisecond.
+// CatchUp reads what has arrived on a passive, idle session: notices, changed
+// parameters, the server's last words, the end. It waits for no more than about a
+// millisecond.
 func (c *Conn) CatchUp() {
-	if c.Busy() || c.lockScan() != nil { // waits: who has the lock may have looked too early
+	if c.Busy() || c.lockScan() != nil { // may wait: whoever has the lock may have looked too early
 		return
 	}
 	defer c.readMu.Unlock()
@@ -265,8 +262,7 @@ func (c *Conn) CatchUp() {
 	}
 }
 
-// tryLockScan is lockScan for who must not wait; it fails also while another
-// goroutine reads.
+// tryLockScan is lockScan without waiting. It also fails while another goroutine reads.
 func (c *Conn) tryLockScan() bool {
 	if c.active.Load() != nil || !c.readMu.TryLock() {
 		return false
@@ -278,8 +274,8 @@ func (c *Conn) tryLockScan() bool {
 	return true
 }
 
-// lose ends the session because of err and returns the error that ended it,
-// which is that of an earlier call if there was one.
+// lose ends the session because of err, and returns the error that ended it: that of an
+// earlier call, if there was one.
 func (c *Conn) lose(err error) error { return c.end(err, false) }
 
 func (c *Conn) end(err error, local bool) error {
@@ -300,8 +296,8 @@ func (c *Conn) end(err error, local bool) error {
 	return err
 }
 
-// Leave says that the session is about to be closed from our side: it counts as
-// that even if the server, which is told, is faster.
+// Leave says that the session is about to be closed from our side. The loss then counts
+// as local even if the server, which is told, is faster.
 func (c *Conn) Leave() { c.leaving.Store(true) }
 
 // Close ends the session from our side and waits for the goroutine that reads,
@@ -314,14 +310,13 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// Abort ends the session because of err, which Loss then tells, without
-// waiting.
+// Abort ends the session because of err, which Loss then returns, without waiting.
 func (c *Conn) Abort(err error) { _ = c.end(err, true) }
 
 // Loss returns how the session ended, nil while it lives.
 func (c *Conn) Loss() *Loss { return c.loss.Load() }
 
-// Lost is closed when the session has ended.
+// Lost returns a channel that is closed when the session has ended.
 func (c *Conn) Lost() <-chan struct{} {
 	c.lostMu.Lock()
 	defer c.lostMu.Unlock()
@@ -334,7 +329,7 @@ func (c *Conn) Lost() <-chan struct{} {
 	return c.lost
 }
 
-// over is what Lost returns when there is nothing to wait for any more.
+// over is the closed channel that Lost returns once the session has ended.
 var over = func() chan struct{} {
 	c := make(chan struct{})
 	close(c)
@@ -361,7 +356,7 @@ func (c *Conn) BeginOperation() {
 func (c *Conn) Sent() int64 { return c.sent.Load() }
 
 // Delivered returns how many bytes Read has returned so far. It must not be called
-// besides Read.
+// concurrently with Read.
 func (c *Conn) Delivered() int64 { return c.delivered }
 
 // Busy reports whether the server still owes an answer.

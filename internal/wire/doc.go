@@ -1,9 +1,8 @@
-// Package wire is the only code of pgnotify that touches protocol bytes. A
-// [Conn] is the net.Conn that lib/pq speaks over: it reads what the server
-// sends frame by frame, takes out what lib/pq must not see (notifications and
-// notices), writes down what the layers above want to know (transaction status,
-// parameters, the server's last words, how much of a request has left) and
-// forwards the rest.
+// Package wire is the only code of pgnotify that touches protocol bytes. A [Conn] is
+// the net.Conn that lib/pq speaks over. It reads the server's messages frame by frame,
+// takes out what lib/pq must not see (notifications and notices), records what the
+// layers above want to know (transaction status, parameters, the server's last words,
+// how much of a request has been sent) and forwards the rest.
 //
 // The work is split so that each part can be read alone:
 //

@@ -18,16 +18,16 @@ const (
 	maxSmall = 64 << 10          // everything else
 )
 
-// maxErrorBody and minErrorBody bound the body of an ErrorResponse that lib/pq
-// v1.12.3 reads as one. It takes another for the plain text with which a server
-// that cannot fork answers, and loses its place in the stream.
+// maxErrorBody and minErrorBody bound the body of an ErrorResponse that lib/pq v1.12.3
+// reads as one. It takes any other for the plain text that a server sends when it
+// cannot fork, and loses its place in the stream.
 const (
 	maxErrorBody = 30_000
 	minErrorBody = 4
 )
 
-// minText is what four printable characters are, at the least, when they are
-// read as a length.
+// minText is the smallest value of four printable characters when they are read as a
+// length.
 const minText = ' ' << 24
 
 // A class says what the scanner does with a kind of message.
@@ -86,11 +86,11 @@ func frameSize(b []byte) uint32 {
 
 func lengthWord(b []byte) uint32 { return binary.BigEndian.Uint32(b[1:headerLen]) }
 
-// A FrameError says that the server broke the protocol. The session it comes
-// from is over: where the next frame starts is not known.
+// A FrameError says that the server broke the protocol. Its session is over, because it
+// is unknown where the next frame starts.
 type FrameError struct {
-	Type   byte   // the message's type, 0 where there is none
-	Length uint32 // what its length word says, 0 where that is not the matter
+	Type   byte   // the message's type; 0 if there is none
+	Length uint32 // the value of its length word; 0 if that does not matter
 	Reason string
 }
 
@@ -108,7 +108,7 @@ func outOfPlace(typ byte) error {
 	return &FrameError{Type: typ, Reason: "out of place, nothing was asked"}
 }
 
-// notPostgresError is about a peer whose first bytes are not PostgreSQL's.
+// notPostgresError is the error for a peer whose first bytes are not PostgreSQL's.
 type notPostgresError struct{ answer []byte }
 
 func (e *notPostgresError) Error() string {

@@ -2,14 +2,14 @@ package wire
 
 import "sync"
 
-// inboxSize bounds what waits for lib/pq, in bytes. The goroutine that reads
-// the socket waits when more of a result is there than the program takes;
-// nothing else comes while a result is under way.
+// inboxSize bounds the bytes that wait for lib/pq. If more of a result arrives than the
+// program takes, the goroutine that reads the socket waits; nothing else comes while a
+// result is under way.
 const inboxSize = 256 << 10
 
-// An inbox hands bytes from the goroutine that reads the socket to the one that
-// runs lib/pq. A read from it never goes beyond a ReadyForQuery, so that
-// lib/pq's own buffer is empty when its request is done.
+// An inbox passes bytes from the goroutine that reads the socket to the one that runs
+// lib/pq. A read from it never goes beyond a ReadyForQuery, so that lib/pq's own buffer
+// is empty when its request is done.
 type inbox struct {
 	mu    sync.Mutex // guards the fields below
 	moved sync.Cond  // something was put or read, or err was set
@@ -25,8 +25,8 @@ func newInbox() *inbox {
 	return in
 }
 
-// put appends b and waits first while the inbox is full. It reports false when
-// the inbox was closed.
+// put appends b, after waiting while the inbox is full. It reports false if the inbox
+// was closed.
 func (in *inbox) put(b []byte, ready bool) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -56,7 +56,7 @@ func (in *inbox) compact() {
 	in.r = 0
 }
 
-// read waits for bytes or an error. What was put before the error comes first.
+// read waits for bytes or an error. Bytes put before the error come first.
 func (in *inbox) read(p []byte) (int, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -82,7 +82,7 @@ func (in *inbox) read(p []byte) (int, error) {
 	return n, nil
 }
 
-// reset empties the inbox and keeps its memory unless it is much.
+// reset empties the inbox, and keeps its memory unless it is large.
 func (in *inbox) reset() {
 	in.r = 0
 	if in.buf = in.buf[:0]; cap(in.buf) > bufSize {

@@ -10,15 +10,15 @@ import (
 	"unique"
 )
 
-// notes is what the scanner writes down for the layers above. All of it may be
-// read at any time from any goroutine.
+// notes is what the scanner records for the layers above. All of it may be read at any
+// time from any goroutine.
 type notes struct {
 	awaited  atomic.Int32             // ReadyForQuery messages the server still owes
 	status   atomic.Uint32            // transaction status of the last ReadyForQuery: 'I', 'T', 'E'; 0 before the first
 	listened atomic.Bool              // a LISTEN took effect, or may have
 	undone   atomic.Bool              // the last transaction was rolled back
-	bound    atomic.Bool              // the request's statement was found, and its arguments taken
-	outdated atomic.Bool              // prepared statements are gone, or would mean something else now
+	bound    atomic.Bool              // the request's statement was found and its arguments were accepted
+	outdated atomic.Bool              // prepared statements are gone, or may have another meaning now
 	closing  atomic.Int32             // CloseComplete messages to come that are not for lib/pq
 	pid      uint32                   // see mu
 	fatal    atomic.Pointer[Response] // the server's last words
@@ -27,12 +27,12 @@ type notes struct {
 
 	mu       sync.Mutex // guards the fields below, and pid
 	key      []byte
-	params   unique.Handle[string] // name and value in turn, each with a zero byte behind it
+	params   unique.Handle[string] // alternating names and values, each followed by a zero byte
 	starting *[]byte               // the same, until settleParameters; nil before the first and after it
 	stale    []string              // names of parameters that lib/pq has not been told of
 }
 
-// lastWords returns why the server ends the session, nil if it has not said so.
+// lastWords returns why the server ends the session, or nil if it has not said so.
 func (n *notes) lastWords() *Response {
 	if fatal := n.fatal.Load(); fatal != nil {
 		return fatal
@@ -40,12 +40,12 @@ func (n *notes) lastWords() *Response {
 	return n.warning.Load()
 }
 
-// maxParams bounds all names and values of the parameters that the server
-// reports; PostgreSQL 18 has 15 of them, some 400 bytes.
+// maxParams bounds the total size of the names and values of the parameters that the
+// server reports; PostgreSQL 18 has 15 of them, some 400 bytes.
 const maxParams = 64 << 10
 
-// setParameter notes the body of a ParameterStatus. A parameter that lib/pq is
-// not told of at once is stale.
+// setParameter records the body of a ParameterStatus. A parameter that lib/pq is not
+// told of at once is stale.
 func (n *notes) setParameter(body []byte, stale bool) error {
 	name, rest, ok := bytes.Cut(body, []byte{0})
 	if !ok || len(rest) == 0 || bytes.IndexByte(rest, 0) != len(rest)-1 {
@@ -73,8 +73,8 @@ func (n *notes) setParameter(body []byte, stale bool) error {
 	return nil
 }
 
-// isMeaningful reports whether names or literals are read by a parameter, when a
-// statement is prepared.
+// isMeaningful reports whether a parameter affects how names or literals are read when
+// a statement is prepared.
 func isMeaningful(name string) bool {
 	switch name {
 	case "TimeZone", "DateStyle", "IntervalStyle", "standard_conforming_strings", // literals
@@ -101,7 +101,7 @@ func (n *notes) changeParameterLocked(name, body string) error {
 }
 
 // settleParameters is called at the end of the start-up. Most sessions of a process
-// have the same parameters, so they share one string of them all.
+// have the same parameters, so they share one string.
 func (n *notes) settleParameters() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -120,8 +120,8 @@ func (n *notes) paramsLocked() string {
 	return ""
 }
 
-// findParameter returns where in params a parameter stands, the last time: a server
-// may report it again.
+// findParameter returns the position of a parameter's last entry in params: a server
+// may report a parameter again.
 func findParameter(params, name string) (at, end int, ok bool) {
 	for from := 0; from < len(params); {
 		key := from + strings.IndexByte(params[from:], 0)
@@ -146,8 +146,8 @@ func (n *notes) parameter(name string) (string, bool) {
 	return params[at+len(name)+1 : end-1], true
 }
 
-// takeStale returns a ParameterStatus message for each parameter that lib/pq
-// has not been told of, nil where there is none.
+// takeStale returns a ParameterStatus message for each parameter that lib/pq has not
+// been told of, or nil.
 func (n *notes) takeStale() (out []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -178,10 +178,10 @@ func (n *notes) backend() (pid uint32, key []byte) {
 	return n.pid, n.key
 }
 
-// A listenTracker tells from command tags whether the session listens. LISTEN
-// takes effect when its transaction commits. UNLISTEN is not looked at: its tag
-// does not say what it was for, so a session that once listened counts as
-// listening. The same holds after ROLLBACK TO SAVEPOINT.
+// A listenTracker derives from command tags whether the session listens. LISTEN takes
+// effect when its transaction commits. UNLISTEN is ignored, because its tag does not
+// name the channel, so a session that once listened counts as listening. The same holds
+// after ROLLBACK TO SAVEPOINT.
 type listenTracker struct {
 	pending    bool // LISTEN in a transaction that has not ended
 	rolledBack bool // ROLLBACK was the last word on the transaction
@@ -197,8 +197,8 @@ var (
 	tagDiscardAll = []byte("DISCARD ALL\x00")
 )
 
-// tag looks at the tag of a CommandComplete and reports whether it made a
-// LISTEN take effect.
+// tag examines the tag of a CommandComplete and reports whether it made a LISTEN take
+// effect.
 func (t *listenTracker) tag(tag []byte) (listens bool) {
 	switch tag[0] {
 	case 'L':
@@ -216,10 +216,10 @@ func (t *listenTracker) tag(tag []byte) (listens bool) {
 	return listens
 }
 
-// ready looks at the status of a ReadyForQuery and reports whether it made a
-// LISTEN take effect: outside a transaction block the statements since the last
-// one are committed, unless one of them failed. undone tells of the transaction
-// that has ended, if one has.
+// ready examines the status of a ReadyForQuery and reports whether it made a LISTEN
+// take effect: outside a transaction block the statements since the last ReadyForQuery
+// are committed, unless one of them failed. undone says whether a transaction has ended
+// by being rolled back.
 func (t *listenTracker) ready(status byte) (listens, undone bool) {
 	if status != 'I' {
 		t.failed = false

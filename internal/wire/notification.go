@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Notification is a NotificationResponse: what NOTIFY sent, and from where.
+// Notification is a NotificationResponse: what NOTIFY sent, and who sent it.
 type Notification struct {
 	Channel string
 	Payload string
@@ -38,19 +38,19 @@ func cutNotification(body []byte, names *interner) (pid uint32, channel string, 
 	return binary.BigEndian.Uint32(body), channel, payload[:end], nil
 }
 
-// blockSize bounds how many bytes short payloads share as one allocation, and so
-// what one that is kept can keep in memory.
+// blockSize bounds how many bytes of short payloads share one allocation, and so how
+// much memory one payload can hold on to.
 const blockSize = 512
 
-// A payloadCopier copies payloads: a long one alone, short ones many to an
-// allocation.
+// A payloadCopier copies payloads: a long one into its own allocation, many short ones
+// into a common one.
 type payloadCopier struct {
 	block strings.Builder // grown once, never beyond
 	left  int             // room in block
 }
 
-// copy returns the payload of a notification of the given size as a string. As many
-// follow in rest bytes, if they are of its size.
+// copy returns the payload of a notification of the given size as a string. It expects
+// more of that size in the next rest bytes.
 func (c *payloadCopier) copy(payload []byte, size, rest int) string {
 	if len(payload) > blockSize/4 {
 		return string(payload)
@@ -77,8 +77,8 @@ type interner struct {
 	names map[string]string
 }
 
-// again returns the name of the notification before, if text begins with it and
-// its terminator: the usual case, and the quickest.
+// again returns the name of the previous notification if text begins with it and its
+// terminator: the usual case, and the fastest.
 func (in *interner) again(text []byte) (name string, ok bool) {
 	n := len(in.last)
 	if n >= len(text) || text[n] != 0 || string(text[:n]) != in.last {

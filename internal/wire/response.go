@@ -6,11 +6,10 @@ import (
 	"github.com/lib/pq/pqerror"
 )
 
-// Response holds the fields of an ErrorResponse or a NoticeResponse, which
-// share their format:
-// https://www.postgresql.org/docs/current/protocol-error-fields.html. The
-// fields are named, and stand in the order, of the exported Notice type, so
-// that one converts to the other.
+// Response holds the fields of an ErrorResponse or a NoticeResponse, which share their
+// format: https://www.postgresql.org/docs/current/protocol-error-fields.html. The names
+// and the order of the fields are those of the exported Notice type, so that one
+// converts to the other.
 type Response struct {
 	Severity             string
 	SeverityNonLocalized string
@@ -32,8 +31,8 @@ type Response struct {
 	Routine              string
 }
 
-// Fatal reports whether the server ends the session with this message. The
-// localised severity decides only for servers before 9.6, which send no other.
+// Fatal reports whether the server ends the session with this message. The localised
+// severity decides only for servers before 9.6, which send no other.
 func (r *Response) Fatal() bool {
 	severity := r.SeverityNonLocalized
 	if severity == "" {
@@ -42,8 +41,7 @@ func (r *Response) Fatal() bool {
 	return severity == "FATAL" || severity == "PANIC"
 }
 
-// set gives a field its value; unknown fields are to be ignored, says the
-// protocol.
+// set sets a field. As the protocol demands, unknown fields are ignored.
 func (r *Response) set(field byte, value string) {
 	switch field {
 	case 'S':
@@ -118,8 +116,9 @@ func ParseResponse(typ byte, body []byte) (*Response, error) {
 	}
 }
 
-// checkError walks over an ErrorResponse without copying it: whether its fields
-// are well formed, which lib/pq takes for granted, and whether it is fatal.
+// checkError walks over an ErrorResponse without copying it. It reports whether the
+// message is fatal, and an error if its fields are not well formed, which lib/pq takes
+// for granted.
 func checkError(body []byte) (fatal bool, err error) {
 	var localized, severity []byte
 	for {

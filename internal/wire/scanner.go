@@ -5,20 +5,19 @@ import (
 	"slices"
 )
 
-// A scanner cuts the server's bytes into frames and decides about each. It
-// knows no socket: bytes are put into room() and announced with filled, and
-// what lib/pq may see comes out of next and is released with take. It is used
-// by one goroutine at a time.
+// A scanner cuts the server's bytes into frames and decides about each. It knows no
+// socket: bytes are put into room() and announced with filled; what lib/pq may see
+// comes out of next and is released with take. It is used by one goroutine at a time.
 //
 // Its window on the stream:
 //
 //	buf  |  done  | cleared for lib/pq | not yet examined |  room  |
 //	     0        r                    c                  w        cap
 //
-// A frame to be forwarded unread is cleared as far as it has arrived, and rest
-// counts what is still to come of it. Any other frame is examined when it is
-// whole. A frame that is taken out, or shortened, is dealt with only once
-// everything before it has been released, so order is kept.
+// A frame to be forwarded unread is cleared as far as it has arrived; rest counts what
+// is still to come of it. Any other frame is examined when it is whole. A frame that is
+// taken out or shortened is handled only once everything before it has been released,
+// so order is kept.
 type scanner struct {
 	notes  *notes
 	events Events
@@ -32,8 +31,8 @@ type scanner struct {
 	err     error    // the stream is broken at c
 
 	ready  bool // the cleared bytes end with a ReadyForQuery
-	said   bool // something of the answer under way has come
-	burst  bool // the last read was too much for ear.small
+	said   bool // part of the answer under way has arrived
+	burst  bool // the last read was too large for ear.small
 	phase  phase
 	listen listenTracker
 	ear    *ear // nil in a passive session that has heard nothing
@@ -63,20 +62,20 @@ const (
 	copying               // from CopyInResponse to ReadyForQuery
 )
 
-// Events receives what the scanner takes out, in order, on the goroutine that
-// reads. Its methods must not block for long.
+// Events receives what the scanner takes out, in order, on the goroutine that reads.
+// Its methods must not block for long.
 type Events interface {
-	// Notifications is given what one read brought; the slice is the receiver's.
-	// It returns an empty one, or nil, for the next.
+	// Notifications receives what one read brought, and owns the slice. It returns an
+	// empty slice, or nil, for the next read.
 	Notifications([]Notification) (spare []Notification)
 	Notice(*Response)
-	// Lost is called once, when the session has ended and Loss tells how, before
-	// its connection is closed. It must not wait for anything, nor call Close.
+	// Lost is called once, when the session has ended and Loss says how, before its
+	// connection is closed. It must not block, nor call Close.
 	Lost()
 }
 
-// next returns bytes for lib/pq; they stay valid until take. None and no error
-// means that more input is needed.
+// next returns bytes for lib/pq; they stay valid until take. No bytes and no error mean
+// that more input is needed.
 func (s *scanner) next() ([]byte, error) {
 	if s.c == s.r && len(s.inject) == 0 && s.err == nil {
 		s.err = s.scan()
@@ -109,13 +108,13 @@ func (s *scanner) take(n int) (ready bool) {
 // flush hands over the notifications taken out so far.
 func (s *scanner) flush() {
 	if e := s.ear; e != nil && len(e.batch) > 0 {
-		s.notes.listened.Store(true) // LISTEN may have been run where no tag tells of it, in a function
+		s.notes.listened.Store(true) // LISTEN may have run where no tag reports it, in a function
 		e.batch = s.events.Notifications(e.batch)
 	}
 }
 
-// scan examines frames until the input is used up, a ReadyForQuery is cleared,
-// or a frame must wait until what was cleared is released.
+// scan examines frames until the input is used up, a ReadyForQuery is cleared, or a
+// frame must wait until the cleared bytes are released.
 func (s *scanner) scan() error {
 	idle := s.notes.awaited.Load() == 0
 	if !idle && s.phase == running {
@@ -171,8 +170,8 @@ func (s *scanner) forward(size int) {
 	s.rest = size - n
 }
 
-// forwardRows clears the run of whole rows at c, of which a large answer is
-// made: the shortest way through the scanner.
+// forwardRows clears the run of whole rows at c, the bulk of a large answer: the fast
+// path of the scanner.
 func (s *scanner) forwardRows() {
 	b := s.buf[s.c:s.w]
 	left := len(b)
@@ -186,16 +185,16 @@ func (s *scanner) forwardRows() {
 	s.c += left - len(b)
 }
 
-// drop takes the frame at c out of the stream; nothing is cleared before it.
+// drop takes the frame at c out of the stream. Nothing may be cleared before it.
 func (s *scanner) drop(size int) {
 	s.c += size
 	s.r = s.c
 }
 
-// admit deals with the first frame of a session and with frames of impossible
-// size. A first frame that PostgreSQL would not send tells that the peer is no
-// PostgreSQL; an ErrorResponse whose length is text is the plain text of a
-// server that could not fork, which lib/pq knows how to read.
+// admit handles the first frame of a session, and frames of impossible size. A first
+// frame that PostgreSQL would not send means that the peer is not PostgreSQL. An
+// ErrorResponse whose length is text is the plain text of a server that could not fork,
+// which lib/pq can read.
 func (s *scanner) admit(b []byte) error {
 	if s.phase == greeting {
 		if b[0] == 'E' && lengthWord(b) >= minText {
@@ -214,8 +213,8 @@ func (s *scanner) admit(b []byte) error {
 	return nil
 }
 
-// examine deals with a frame that is read whole. It returns false when the scan
-// must stop: for more input, or until what was cleared is released.
+// examine handles a frame that must be read whole. It returns false when the scan must
+// stop: for more input, or until the cleared bytes are released.
 func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool, err error) {
 	held := b[0] == 'S' && (idle || s.phase == copying) || b[0] == '3' && s.notes.closing.Load() > 0
 	if (kind != noted || held) && s.c > s.r {
@@ -255,7 +254,7 @@ func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool
 		return false, outOfPlace(b[0])
 	}
 	s.said = s.said || b[0] != 'Z'
-	if held { // the answer to a Close of ours
+	if held { // the answer to one of our own Closes
 		s.notes.closing.Add(-1)
 		s.drop(size)
 		return true, nil
@@ -267,8 +266,8 @@ func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool
 	return !s.ready, nil
 }
 
-// notifications takes out the run of whole NotificationResponses at c; nothing
-// is cleared before them.
+// notifications takes out the run of whole NotificationResponses at c. Nothing may be
+// cleared before it.
 func (s *scanner) notifications() error {
 	e := s.hear()
 	run, at, batch := s.buf[s.c:s.w], 0, e.batch
@@ -315,9 +314,9 @@ func (s *scanner) notice(body []byte, size int) error {
 	return nil
 }
 
-// failure notes an ErrorResponse, which is then forwarded to the request it
-// answers. One that comes while nothing is asked is the server's last word;
-// lib/pq has no use for it.
+// failure records an ErrorResponse, which is then forwarded to the request it answers.
+// One that comes while nothing was asked is the server's last word; lib/pq has no use
+// for it.
 func (s *scanner) failure(body []byte, idle bool) error {
 	fatal, err := checkError(body)
 	if err != nil {
@@ -340,9 +339,9 @@ func (s *scanner) failure(body []byte, idle bool) error {
 	return nil
 }
 
-// parameter notes a ParameterStatus. lib/pq is told of it at once when it is
-// the answer to a request; otherwise, and during COPY, where lib/pq takes it
-// for an error, at the beginning of the next answer.
+// parameter records a ParameterStatus. If it is part of an answer, lib/pq gets it at
+// once. Otherwise, and during COPY, when lib/pq would take it for an error, lib/pq gets
+// it at the beginning of the next answer.
 func (s *scanner) parameter(body []byte, size int, held bool) error {
 	if err := s.notes.setParameter(body, held); err != nil {
 		return err
@@ -355,7 +354,7 @@ func (s *scanner) parameter(body []byte, size int, held bool) error {
 	return nil
 }
 
-// note writes down what a frame that is forwarded says.
+// note records the content of a frame that is forwarded.
 func (s *scanner) note(typ byte, body []byte) error {
 	switch typ {
 	case 'C':
@@ -398,8 +397,8 @@ func (s *scanner) complete(tag []byte) error {
 	return nil
 }
 
-// validCopyTag reports whether lib/pq can read the tag; during COPY it panics
-// on a goroutine of its own when it can't.
+// validCopyTag reports whether lib/pq can read the tag. During COPY it panics on a
+// goroutine of its own if it cannot.
 func validCopyTag(tag []byte) bool {
 	count, ok := bytes.CutPrefix(tag[:len(tag)-1], []byte("COPY "))
 	if !ok {
@@ -417,7 +416,7 @@ func (s *scanner) readyForQuery(body []byte) error {
 	if len(body) != 1 || body[0] != 'I' && body[0] != 'T' && body[0] != 'E' {
 		return &FrameError{Type: 'Z', Reason: "not a transaction status"}
 	}
-	if s.phase == running && !s.said { // as an answer it would shift all others
+	if s.phase == running && !s.said { // as an answer it would shift all later ones
 		return &FrameError{Type: 'Z', Reason: "the end of an answer that has not begun"}
 	}
 	s.said = false
@@ -445,7 +444,7 @@ func (s *scanner) readyForQuery(body []byte) error {
 	return nil
 }
 
-// shorten feeds the clipper and, when the report is complete, deals with it.
+// shorten feeds the clipper and, once the report is complete, handles it.
 func (s *scanner) shorten() (done bool, err error) {
 	s.drop(s.clip.write(s.buf[s.c:s.w]))
 	if s.clip.left > 0 {

@@ -9,10 +9,10 @@ import (
 	"sync"
 )
 
-// lib/pq counts its prepared statements: "1", "2", and so on, in each session.
-// Behind a pooler that shares the server's sessions, a Bind may come to one where
-// another client's "1" stands, and would run that. So names are made unique on
-// their way, by a prefix that no other session has: then the worst is an error.
+// In each session lib/pq counts its prepared statements: "1", "2", and so on. Behind a
+// pooler that shares the server's sessions, a Bind could reach a session where another
+// client's "1" exists, and would run that. So names are made unique on their way, by a
+// prefix that no other session has; then the worst outcome is an error.
 
 // prefixSize is the length of a prefix. A name has at most 63 bytes.
 const prefixSize = 18
@@ -21,9 +21,9 @@ const prefixSize = 18
 // one goroutine at a time.
 type namer struct {
 	prefix    [prefixSize]byte
-	prepared  string   // the statement that was parsed last, as the server knows it
-	forgotten []string // statements to be closed with the next one that is parsed
-	held      []byte   // a Close that goes out with the Sync to come
+	prepared  string   // the last statement parsed, as the server knows it
+	forgotten []string // statements to be closed with the next Parse
+	held      []byte   // a Close that is sent with the next Sync
 }
 
 func newNamer() *namer {
@@ -36,19 +36,19 @@ func newNamer() *namer {
 	return n
 }
 
-// maxCopied is the size of a message whose arguments are copied to be sent in one
-// piece with the name before them.
+// maxCopied is the largest message whose arguments are copied, so that they are sent in
+// one piece with the name before them.
 const maxCopied = 32 << 10
 
-// mayName reports whether there may be a name to rewrite in p, messages of lib/pq,
-// which writes whole ones: Parse or Close first, or a Bind and no other name.
+// mayName reports whether p, whole messages of lib/pq, may contain a name to rewrite:
+// lib/pq puts a Parse or Close first, or a Bind and no other name.
 func mayName(p []byte) bool {
 	return len(p) > headerLen && (p[0] == 'P' || p[0] == 'B' || p[0] == 'C') && nameIn(p) > 0
 }
 
-// rewrite appends to out the messages in p under the names that the server knows,
-// and in front of a Parse a Close for each forgotten statement, which it counts.
-// What is left of p is to be sent as it is.
+// rewrite appends to out the messages in p with the names that the server knows. In
+// front of a Parse it puts a Close for each forgotten statement, and counts these. left
+// is the rest of p, to be sent as it is.
 func (n *namer) rewrite(out, p []byte) (_, left []byte, closes int) {
 	if p[0] == 'P' {
 		out, closes = n.closeForgotten(out)
@@ -80,7 +80,7 @@ func (n *namer) rewrite(out, p []byte) (_, left []byte, closes int) {
 	return append(out, p...), nil, closes
 }
 
-// nameIn returns where a message has the name of a prepared statement, 0 where it
+// nameIn returns the position of a prepared statement's name in a message, or 0 if it
 // has none.
 func nameIn(message []byte) (at int) {
 	switch message[0] {
@@ -101,8 +101,8 @@ func nameIn(message []byte) (at int) {
 	return at
 }
 
-// closeForgotten appends a Close for each statement to be closed. Closing one that is
-// not there is no error.
+// closeForgotten appends a Close for each forgotten statement. Closing a statement that
+// does not exist is not an error.
 func (n *namer) closeForgotten(out []byte) ([]byte, int) {
 	for _, name := range n.forgotten {
 		out = append(out, 'C')
@@ -119,9 +119,9 @@ func (n *namer) closeForgotten(out []byte) ([]byte, int) {
 // scratch holds messages while they are rewritten and sent.
 var scratch = sync.Pool{New: func() any { return new([]byte) }}
 
-// writeNamed sends messages that have a name to be rewritten, or that stand behind
-// those. A Close without a Sync waits for that, which lib/pq writes next: nothing is
-// asked before it, but a pooler may answer the Close at once.
+// writeNamed sends messages with a name to rewrite, or that follow such messages. It
+// holds a Close without a Sync back until the Sync, which lib/pq writes next: the
+// server is asked nothing before that, but a pooler may answer the Close at once.
 func (c *Conn) writeNamed(p []byte) (int, error) {
 	if c.names == nil {
 		c.names = newNamer()
@@ -152,8 +152,8 @@ func (c *Conn) writeNamed(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Prepared returns the name by which the server knows the statement that was parsed
-// last. It must not be called besides Write.
+// Prepared returns the name by which the server knows the last statement that was
+// parsed. It must not be called concurrently with Write.
 func (c *Conn) Prepared() string {
 	if c.names == nil {
 		return ""
@@ -161,17 +161,17 @@ func (c *Conn) Prepared() string {
 	return c.names.prepared
 }
 
-// CloseLater has a prepared statement closed, without a round trip of its own: with
-// the next one that is parsed. It must not be called besides Write, or before a
-// statement was prepared.
+// CloseLater schedules the closing of a prepared statement together with the next
+// Parse, without a round trip of its own. It must not be called concurrently with
+// Write, or before a statement was prepared.
 func (c *Conn) CloseLater(name string) { c.names.forgotten = append(c.names.forgotten, name) }
 
-// Bound reports whether the server found the prepared statement of the operation, and
-// took its arguments. If not, nothing was executed.
+// Bound reports whether the server found the prepared statement of the operation and
+// accepted its arguments. If not, nothing was executed.
 func (c *Conn) Bound() bool { return c.notes.bound.Load() }
 
-// Outdated reports, once, whether DEALLOCATE or DISCARD ALL was run, or a setting changed
-// by which the server reads statements when they are prepared.
+// Outdated reports, once, whether DEALLOCATE or DISCARD ALL was run, or a setting has
+// changed that affects how the server reads statements when they are prepared.
 func (c *Conn) Outdated() bool {
 	return c.notes.outdated.Load() && c.notes.outdated.Swap(false)
 }

@@ -4,15 +4,15 @@ import "sync"
 
 const (
 	bufSize   = 64 << 10 // room for one read of the socket
-	shortRest = 512      // a rest so short is moved to make room for a whole read
-	smallSize = 1 << 10  // the same for an active session that hears little
+	shortRest = 512      // a rest this short is moved to make room for a whole read
+	smallSize = 1 << 10  // room for a read of an active session that receives little
 )
 
 var bufPool = sync.Pool{New: func() any { return new([bufSize]byte) }}
 
-// room returns the space to read into. It is called when nothing is cleared, so
-// the window holds at most the beginning of a frame. There is always some: the
-// longest frame that must be whole fits into a window of maxSmall.
+// room returns the space to read into. It is called when nothing is cleared, so the
+// window holds at most the beginning of a frame. There is always some room: the longest
+// frame that must be whole fits into a window of maxSmall.
 func (s *scanner) room() []byte {
 	dst := s.buf
 	if dst == nil || s.burst && len(dst) < bufSize {
@@ -35,8 +35,8 @@ func (s *scanner) room() []byte {
 	return s.buf[s.w:]
 }
 
-// window returns a buffer for an empty window: the small one of an active
-// session that hears little, or one from the pool.
+// window returns a buffer for an empty window: the small one of an active session that
+// receives little, or one from the pool.
 func (s *scanner) window() []byte {
 	if s.ear != nil && s.ear.small != nil && !s.burst {
 		return s.ear.small
@@ -66,7 +66,7 @@ func (s *scanner) direct() int {
 	return 0
 }
 
-// passed says that n bytes were read that way.
+// passed says that n bytes were read directly.
 func (s *scanner) passed(n int) { s.rest -= n }
 
 // empty reports whether everything that was read has been released.
@@ -74,7 +74,7 @@ func (s *scanner) empty() bool {
 	return s.r == s.w && len(s.inject) == 0 && s.rest == 0 && s.clip == nil
 }
 
-// release gives the buffer back while there is nothing in it.
+// release returns the buffer while there is nothing in it.
 func (s *scanner) release() {
 	s.recycle(s.buf)
 	s.buf, s.r, s.c, s.w = nil, 0, 0, 0

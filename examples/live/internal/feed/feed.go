@@ -14,8 +14,8 @@ import (
 //go:embed page.html
 var html string
 
-// A Feed serves the page, a stream of entries for each browser that shows it, and
-// what the page's form sends. All browsers share one Listener, and so one session.
+// A Feed serves the page, a stream of entries for each browser that shows it, and the
+// page's form. All browsers share one Listener, and so one session.
 type Feed struct {
 	db       *sql.DB
 	listener *pgnotify.Listener
@@ -24,8 +24,8 @@ type Feed struct {
 	lose     func(context.Context) error
 }
 
-// New returns a Feed. lose is what a button of the page does: it is to have the listener
-// lose its session, and an entry inserted before there is another one.
+// New returns a Feed. A button of the page calls lose, which must end the listener's
+// session and insert an entry before there is another one.
 func New(db *sql.DB, listener *pgnotify.Listener, lose func(context.Context) error) *Feed {
 	f := &Feed{db: db, listener: listener, guard: http.NewCrossOriginProtection(), lose: lose}
 	f.mux.HandleFunc("GET /{$}", f.servePage)

@@ -12,13 +12,13 @@ import (
 )
 
 const (
-	// queueSize is how many entries wait for a browser. One that is slower than that
-	// gets a gap, and the entries from the table.
+	// queueSize is how many entries may wait for a browser. A browser that falls
+	// further behind gets a gap, and reads the entries from the table.
 	queueSize = 64
-	// patience is how long a browser may take nothing at all, before it is let go.
+	// patience is how long a browser may take no data before it is dropped.
 	patience = 30 * time.Second
-	// silence is how long nothing is sent, at the most. Without that, nobody would
-	// notice that a browser is gone whose network has fallen silent.
+	// silence is the longest time without data. Without this limit nobody would notice
+	// a browser whose network has fallen silent.
 	silence = 10 * time.Second
 )
 
@@ -44,12 +44,12 @@ func (f *Feed) serveEvents(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	s := &stream{feed: f, w: w, out: http.NewResponseController(w)}
-	_ = s.run(r.Context(), sub, lastEventID(r)) // the browser comes again
+	_ = s.run(r.Context(), sub, lastEventID(r)) // the browser reconnects
 }
 
-// lastEventID returns the id of the newest entry that the browser has, or 0. It sends
-// the header by itself when it has lost its connection, and the page the parameter
-// when the browser has given up.
+// lastEventID returns the id of the newest entry that the browser has, or 0. A browser
+// sends the header by itself when it has lost its connection; the page sends the
+// parameter when the browser has given up.
 func lastEventID(r *http.Request) int64 {
 	text := r.Header.Get("Last-Event-ID")
 	if text == "" {
@@ -59,12 +59,12 @@ func lastEventID(r *http.Request) int64 {
 	return id
 }
 
-// run sends what is in the table, and then what comes.
+// run sends the entries of the table, and then new ones.
 func (s *stream) run(ctx context.Context, sub *pgnotify.Subscription, last int64) (err error) {
 	if s.last, err = begin(ctx, s.feed.db, last); err != nil {
 		return err
 	}
-	if err := s.write("retry: 500\n\n"); err != nil { // ms, until the browser comes again
+	if err := s.write("retry: 500\n\n"); err != nil { // ms until the browser reconnects
 		return err
 	}
 	if err := s.history(ctx); err != nil {
@@ -96,13 +96,12 @@ func (s *stream) run(ctx context.Context, sub *pgnotify.Subscription, last int64
 func (s *stream) heard(n pgnotify.Notification) error {
 	e, err := parse([]byte(n.Payload))
 	if err != nil {
-		return nil // anybody may NOTIFY: this one was not the trigger
+		return nil // anybody may NOTIFY, not only the trigger
 	}
 	return s.entry(e)
 }
 
-// gap sends what was missed. What was not, and what waits in the queue and is in the
-// table already, is not sent again.
+// gap sends the missed entries from the table, and no entry twice.
 func (s *stream) gap(ctx context.Context, gap *pgnotify.Gap) error {
 	if err := s.event("gap", gap.Cause.String()); err != nil {
 		return err
@@ -110,7 +109,7 @@ func (s *stream) gap(ctx context.Context, gap *pgnotify.Gap) error {
 	return s.history(ctx)
 }
 
-// history sends what is in the table and was not sent.
+// history sends the entries of the table that have not been sent.
 func (s *stream) history(ctx context.Context) error {
 	for {
 		entries, err := after(ctx, s.feed.db, s.last)
@@ -128,8 +127,8 @@ func (s *stream) history(ctx context.Context) error {
 	}
 }
 
-// entry sends an entry, unless it was sent. Entries come in the order of their ids,
-// from the table and from the trigger.
+// entry sends an entry, unless it was sent before. Entries come in the order of their
+// ids, both from the table and from the trigger.
 func (s *stream) entry(e Entry) error {
 	if e.ID <= s.last {
 		return nil

@@ -9,12 +9,12 @@ import (
 
 const channel = "pgnotify_live"
 
-// schema has each new entry send itself.
+// schema makes each new entry send itself.
 //
-// Entries are numbered in the order in which they are committed, which a sequence
-// does not do: there, 6 may appear after 7, and who has seen 7 and asks for what is
-// newer never gets it. The row of pgnotify_live_last is locked from the moment when a
-// transaction takes its number until it has ended.
+// Entries are numbered in the order in which they are committed. A sequence does not do
+// that: there, 6 may appear after 7, and a reader that has seen 7 and asks for newer
+// entries never gets 6. The row of pgnotify_live_last is locked from the moment when a
+// transaction takes its number until the transaction ends.
 //
 // 280 characters fit into a payload, however JSON writes them.
 const schema = `
@@ -64,11 +64,11 @@ func Insert(ctx context.Context, db *sql.DB, text string) error {
 	return err
 }
 
-// page is how many entries are read at a time: they are in memory while a browser, as
-// slow as it may be, takes them, and no session of the database waits for it.
+// page is how many entries are read at a time. They are in memory while a browser takes
+// them, however slowly, so no database session waits for the browser.
 const page = 100
 
-// after returns the entries that come after the one with the id last, a page of them.
+// after returns the next page of entries, those that come after the id last.
 func after(ctx context.Context, db *sql.DB, last int64) ([]Entry, error) {
 	rows, err := db.QueryContext(ctx, `SELECT row_to_json(e) FROM pgnotify_live e
 		WHERE id > $1 ORDER BY id LIMIT $2`, last, page)
@@ -95,8 +95,8 @@ func after(ctx context.Context, db *sql.DB, last int64) ([]Entry, error) {
 // newest is how many entries a browser gets that has none.
 const newest = 50
 
-// begin returns the id after which a browser is to be told, which says that it has
-// those until last. 0: it has none.
+// begin returns the id after which a browser gets entries, given the newest that it
+// says it has, or 0 if it has none.
 func begin(ctx context.Context, db *sql.DB, last int64) (id int64, err error) {
 	err = db.QueryRowContext(ctx, `SELECT CASE WHEN $1 BETWEEN 1 AND id THEN $1 ELSE greatest(id - $2, 0) END
 		FROM pgnotify_live_last`, last, newest).Scan(&id)
