@@ -230,7 +230,7 @@ func heapOf(b *testing.B, n int, c driver.Connector) float64 {
 	db.SetMaxIdleConns(n)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	before := heapInUse()
+	before := heap()
 	for range 2 {
 		conns := make([]*sql.Conn, n)
 		for i := range conns {
@@ -246,15 +246,7 @@ func heapOf(b *testing.B, n int, c driver.Connector) float64 {
 			conn.Close()
 		}
 	}
-	return float64(heapInUse()-before) / float64(n)
-}
-
-func heapInUse() int64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
+	return float64(heap()-before) / float64(n)
 }
 
 // BenchmarkListener is BenchmarkReceive for a Listener with one subscriber, and

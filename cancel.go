@@ -37,10 +37,11 @@ func (s *session) cancelRunning(ctx context.Context, lease uint64) error {
 		return err
 	}
 	request := s.op.gate.request() // before the lease, so that the lease belongs to the request
-	if err := s.checkLease(lease); err == ErrClosed {
-		return nil
-	} else if err != nil {
+	switch err := s.checkLease(lease); {
+	case err == ErrReleased:
 		return err
+	case err != nil: // the session is over
+		return nil
 	}
 	if request == 0 || s.wire.Loss() != nil {
 		return nil

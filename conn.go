@@ -12,9 +12,9 @@ import (
 //
 // The methods of the interfaces of database/sql/driver are for database/sql, one call
 // at a time. All others, those of [NoticeConn], [NotificationConn], [DisconnectConn],
-// [CancelConn] and [SessionConn], are safe for concurrent use. Once the [sql.Conn] is
-// closed, those that return an error return [ErrReleased], or [ErrClosed] if the
-// session itself was closed first.
+// [CancelConn] and [SessionConn], are safe for concurrent use. Once the session is lost,
+// those that return an error return a *[DisconnectError], and once the [sql.Conn] is
+// closed, [ErrReleased], or [ErrClosed] if the session itself was closed first.
 type Conn struct {
 	s     *session
 	lease uint64 // 0: the lease of whoever has the session

@@ -83,9 +83,13 @@ func (s *session) startupOver() {
 
 // reset discards what a borrower left. lease is the next borrower's, or 0.
 func (h *hearing) reset(lease uint64) {
+	h.clearHandlers()
+	h.backlog.reset(lease)
+}
+
+func (h *hearing) clearHandlers() {
 	h.notices.clear()
 	h.notifications.clear()
-	h.backlog.reset(lease)
 }
 
 // addHandler adds f to one of the session's lists of handlers, unless the handle's

@@ -295,7 +295,7 @@ func (c *Conn) receive(ctx context.Context, expired <-chan time.Time) (n Notific
 		case <-ctx.Done():
 			return n, false, ctx.Err()
 		case <-over:
-			return n, false, c.checkLease()
+			return c.take(ctx) // if the session was lost, what had come before
 		case <-c.s.wire.Lost():
 			if n, ok, err = c.take(ctx); !ok && err == nil {
 				err = newDisconnectError(c.s.wire.Loss())

@@ -118,7 +118,10 @@ func (s *session) endLeaseOnly(closed bool) (waiting *ends) {
 		s.over = nil
 	}
 	if h := s.hearing.Load(); h != nil {
-		h.reset(0)
+		h.clearHandlers()
+		if !s.cutOffByLossLocked() { // otherwise the borrower may still take what had come
+			h.backlog.reset(0)
+		}
 		if s.closed {
 			h.events.Close()
 		}
@@ -139,10 +142,20 @@ func (s *session) checkLease(lease uint64) error {
 
 // leaseErrorLocked returns why a handle fails whose lease has ended.
 func (s *session) leaseErrorLocked(lease uint64) error {
-	if s.closed && s.cutOff != 0 && (lease == 0 || lease == s.cutOff) {
-		return ErrClosed
+	if !s.closed || s.cutOff == 0 || lease != 0 && lease != s.cutOff {
+		return ErrReleased
 	}
-	return ErrReleased
+	if s.cutOffByLossLocked() {
+		return s.disconnectError()
+	}
+	return ErrClosed
+}
+
+// cutOffByLossLocked reports whether the session was closed under its borrower because
+// it was lost, as database/sql does after a statement has failed over that.
+func (s *session) cutOffByLossLocked() bool {
+	lost := s.disconnectError()
+	return s.closed && s.cutOff != 0 && lost != nil && lost.Reason != ClosedLocally
 }
 
 func (s *session) hasLease(lease uint64) bool {

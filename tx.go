@@ -24,8 +24,11 @@ type Beginner interface {
 // The error is that of BeginTx, that of f unchanged, or that of COMMIT, which may fail
 // on a deferred constraint. If the session was lost while f ran, the *[DisconnectError]
 // is added to f's error, unless it is there already. Any other failure of ROLLBACK is
-// logged to [slog.Default]. If COMMIT returns a DisconnectError with Sent, the outcome
-// is unknown.
+// logged to [slog.Default].
+//
+// Only if f has returned nil, and COMMIT returns a DisconnectError with Sent, may the
+// transaction have been committed in spite of the error. After any other error it has
+// been rolled back, and can be repeated.
 //
 // f must not commit or roll back by itself. Inside f, do not use db for what belongs to
 // the transaction; after f has returned, no goroutine may use tx.
@@ -56,6 +59,9 @@ func commit(ctx context.Context, tx *sql.Tx) error {
 			return ctx.Err()
 		}
 		return fmt.Errorf("pgnotify: InTx: the function has ended the transaction: %w", err)
+	}
+	if IsDisconnect(err) {
+		return &opError{"commit", err} // unlike that of a statement in the transaction
 	}
 	return err
 }

@@ -279,6 +279,9 @@ func TestInTxWhoseCommitIsLost(t *testing.T) {
 					reason = pgnotify.Reset
 				}
 				r.wantLost(t, err, reason)
+				if !strings.HasPrefix(err.Error(), "pgnotify: commit: session lost: ") {
+					t.Errorf("%v: that it was COMMIT decides whether to try again", err)
+				}
 				if n := r.count(t); n != c.marks {
 					t.Errorf("%d marks, want %d", n, c.marks)
 				}
