@@ -24,7 +24,7 @@ func (s *Subscription) pump(ctx context.Context) {
 	defer s.pumpOver()
 	for {
 		e, err := s.queue.nextInRing(ctx, nil, true)
-		if err != nil {
+		if err != nil || ctx.Err() != nil { // in the latter case CatchUp may not have succeeded
 			return
 		}
 		if e.Gap != nil && s.config.CatchUp != nil {

@@ -214,7 +214,7 @@ func (a *attempt) start(ctx context.Context, route transport.Route) (*session, *
 	}
 	s.startWatch()
 	s.freeTurn() // handlers may use the session
-	s.flush(0)
+	s.flush(ctx, 0)
 	return s, link, nil
 }
 

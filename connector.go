@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -67,7 +68,7 @@ type Config struct {
 	BeforeConnect func(ctx context.Context, config *Config) error
 
 	// OnConnect is called with each new session before the pool gets it. If it returns
-	// an error, the session is closed and Connect fails.
+	// an error, or leaves a transaction open, the session is closed and Connect fails.
 	OnConnect func(ctx context.Context, conn *Conn) error
 
 	// OnNotice is called with each notice of each session, including those of the
@@ -186,7 +187,9 @@ func (s *session) onConnect(ctx context.Context) (err error) {
 			s.close()
 		}
 	}()
-	err = f(ctx, &s.self)
+	if err = f(ctx, &s.self); err == nil && s.wire.Status() != 'I' {
+		err = errors.New("it has left a transaction open")
+	}
 	good = err == nil
 	return err
 }

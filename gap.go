@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 )
 
@@ -55,7 +56,7 @@ func (g Gap) String() string {
 		text += fmt.Sprintf(", %d were dropped", g.Dropped)
 	}
 	if g.Err != nil {
-		text += ": " + withoutPackage(g.Err)
+		text += ": " + strings.TrimPrefix(withoutPackage(g.Err), "session lost: ")
 	}
 	return text
 }

@@ -1,6 +1,7 @@
 package pgnotify
 
 import (
+	"context"
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
@@ -33,6 +34,9 @@ func (e event) weight() int {
 	return 64*len(e.notifications) + payloadBytes(e.notifications)
 }
 
+// count returns how many notices or notifications the event has.
+func (e event) count() uint64 { return uint64(max(1, len(e.notifications))) }
+
 // A hearing is the part of a session that receives: its handlers, and what waits for
 // them or for an iterator. Most sessions of a pool never need one, so it is made on
 // first use.
@@ -44,6 +48,8 @@ type hearing struct {
 	notices       handlers[func(*Notice)]
 	notifications handlers[func(Notification)]
 	backlog       backlog
+	dropped       atomic.Uint64                             // notices and notifications that tellDropped has not logged
+	rejected      uint64                                    // events.Dropped, for enqueue only
 	feed          atomic.Pointer[func([]wire.Notification)] // a Listener's, in place of the backlog
 }
 
@@ -114,9 +120,9 @@ func (s *session) mark() uint64 {
 // flush waits until the handlers have run for the notices, and for the session's own
 // notifications, that arrived since mark. It does not wait for notifications of other
 // sessions, which may come at any rate. A Listener does not wait at all.
-func (s *session) flush(mark uint64) {
+func (s *session) flush(ctx context.Context, mark uint64) {
 	if h := s.hearing.Load(); h != nil && h.owed.Load() > mark && h.feed.Load() == nil {
-		h.events.Flush(mark, handlerPatience)
+		h.events.Flush(ctx, mark, handlerPatience)
 	}
 }
 
@@ -158,8 +164,24 @@ func (h *hearing) enqueue(e event) {
 	if h.s.wire.Busy() && h.feed.Load() == nil {
 		patience = handlerPatience
 	}
-	if !h.events.Put(e, patience) && h.events.Dropped() == 1 {
-		h.s.log().Warn("pgnotify: handlers do not keep up; notices or notifications are dropped")
+	if h.events.Put(e, patience) {
+		return
+	}
+	before := h.rejected
+	if h.rejected = h.events.Dropped(); h.rejected == before { // the session is closed
+		return
+	}
+	h.dropped.Add(e.count())
+	if before == 0 {
+		// The program's; nobody waits for it. The handlers may be blocked for good.
+		go h.s.log().Warn("pgnotify: handlers do not keep up; notices or notifications are dropped", "pid", h.s.self.PID())
+	}
+}
+
+// tellDropped logs how much was dropped, once the handlers have caught up with half.
+func (h *hearing) tellDropped() {
+	if h.dropped.Load() > 0 && h.events.Queued() < maxWaiting/2 {
+		h.s.log().Warn("pgnotify: handlers have caught up", "pid", h.s.self.PID(), "dropped", h.dropped.Swap(0))
 	}
 }
 
@@ -169,6 +191,7 @@ func (h *hearing) handle(e event) {
 	if h.started != nil {
 		<-h.started
 	}
+	h.tellDropped()
 	s := h.s
 	if e.notice != nil {
 		if f := s.config.OnNotice; f != nil {

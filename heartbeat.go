@@ -21,8 +21,9 @@ type Health struct {
 	Channels       int           // that the session listens to
 }
 
-// A ping is a Ping that waits for its answer.
+// A ping is a Ping that waits for its answer. The Listener's lock guards asked.
 type ping struct {
+	asked  bool          // the heartbeat that answers it is under way
 	done   chan struct{} // closed when the answer is there
 	health Health
 	err    error
@@ -83,16 +84,45 @@ func (l *Listener) pinged() bool {
 	return len(l.pings) > 0
 }
 
-func (l *Listener) answer(health Health, err error) {
+// ask marks the Pings that the heartbeat about to be sent will answer.
+func (l *Listener) ask() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.answerLocked(health, err)
+	for _, p := range l.pings {
+		p.asked = true
+	}
 }
 
-// answerLocked answers all waiting Pings.
-func (l *Listener) answerLocked(health Health, err error) {
+// answer answers the Pings that the heartbeat was asked for. Others came while it was
+// under way, and get one of their own.
+func (l *Listener) answer(health Health) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	later := l.pings[:0]
 	for _, p := range l.pings {
-		p.health, p.err = health, err
+		if !p.asked {
+			later = append(later, p)
+			continue
+		}
+		p.health = health
+		close(p.done)
+	}
+	clear(l.pings[len(later):])
+	if l.pings = later; len(later) > 0 {
+		l.signal()
+	}
+}
+
+// refusePings fails all Pings that wait.
+func (l *Listener) refusePings(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refusePingsLocked(err)
+}
+
+func (l *Listener) refusePingsLocked(err error) {
+	for _, p := range l.pings {
+		p.err = err
 		close(p.done)
 	}
 	l.pings = nil
@@ -104,7 +134,8 @@ const heartbeatQuery = `SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_
 // beat is a heartbeat: it asks whether the session is alive and what it listens to, and
 // listens again to what is missing.
 func (l *Listener) beat(ctx context.Context, k *link) error {
-	health := Health{ConnectedSince: k.since, Host: k.host(), PID: k.pid(), LastHeard: l.heardAt(k)}
+	l.ask()
+	health := Health{ConnectedSince: k.since, Host: k.host(), PID: k.pid(), LastHeard: k.lastHeard()}
 	start := time.Now()
 	values, err := k.row(ctx, heartbeatQuery, l.config.HeartbeatTimeout, 4)
 	if err != nil {
@@ -128,15 +159,23 @@ func (l *Listener) beat(ctx context.Context, k *link) error {
 			return err
 		}
 		l.tellGap(gap)
+		health.Channels = l.listening()
 	}
-	l.answer(health, nil)
+	l.answer(health)
 	return nil
 }
 
-func (l *Listener) heardAt(k *link) time.Time {
+// listening returns how many channels the session listens to, as far as the Listener
+// knows.
+func (l *Listener) listening() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return k.heard
+	for _, t := range l.topics {
+		if t.heard {
+			n++
+		}
+	}
+	return n
 }
 
 // note keeps the result of a heartbeat for Stats.
@@ -157,7 +196,7 @@ func (l *Listener) check(k *link, listening []string, moved bool, asked time.Tim
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	from := k.certain
-	k.heard, k.certain = time.Now(), asked
+	k.certain = asked
 	for name, t := range l.topics {
 		if !t.heard || heard[name] {
 			continue

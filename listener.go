@@ -111,6 +111,7 @@ type Listener struct {
 	subs      map[*Subscription]struct{}
 	full      map[*Subscription]struct{} // subscriptions that are owed a gap; swept while there are any
 	sweeping  bool
+	slow      slowReport
 	batchTime time.Time       // when the present batch arrived
 	held      []*Subscription // subscriptions whose hold ends with the batch
 	pings     []*ping
@@ -132,7 +133,7 @@ type Listener struct {
 //
 // Close must be called when the Listener is no longer needed.
 func NewListener(connector driver.Connector, config *ListenerConfig) (*Listener, error) {
-	if connector == nil {
+	if c, ok := connector.(*Connector); connector == nil || ok && c == nil {
 		return nil, errors.New("pgnotify: NewListener: the connector is nil")
 	}
 	c, err := config.withDefaults()
@@ -242,13 +243,14 @@ const (
 
 // deliverSome delivers the first of the items, and returns how many.
 func (l *Listener) deliverSome(k *link, items []wire.Notification, now time.Time) int {
+	k.hear()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.link != k {
 		k.probedLocked(items)
 		return len(items)
 	}
-	k.heard, l.batchTime = now, now
+	l.batchTime = now
 	done, tried, delivered := 0, 0, 0
 	for done < len(items) && tried < maxDeliveries {
 		t := l.topics[items[done].Channel]
@@ -256,8 +258,11 @@ func (l *Listener) deliverSome(k *link, items []wire.Notification, now time.Time
 			done++
 			continue
 		}
-		l.heardLocked(t)
 		run := t.run(items[done:])
+		if !l.hearsLocked(k, t) {
+			done += len(run)
+			continue
+		}
 		deliveries := len(run) * len(t.subs)
 		if deliveries > maxDeliveries { // this takes long
 			l.endHoldsLocked()

@@ -29,7 +29,7 @@ const (
 	// ListenerConnected.
 	ListenerGap
 	// ListenerSlowConsumer: the queue of a subscriber to Channels was full. It is
-	// reported at most once a second for each subscriber.
+	// reported at most once a second for each subscriber, and 32 times a second in all.
 	ListenerSlowConsumer
 	// ListenerClosed: the Listener was closed. It is the last event.
 	ListenerClosed
@@ -90,11 +90,13 @@ func (e ListenerEvent) attrs() []slog.Attr {
 // String returns one line of text for people.
 func (e ListenerEvent) String() string {
 	text := e.Kind.String()
+	if e.Gap != nil {
+		text += ": " + e.Gap.String()
+	}
 	for _, a := range e.attrs() {
-		if a.Key == "gap" {
-			a.Value = slog.StringValue(e.Gap.String())
+		if a.Key != "gap" {
+			text += fmt.Sprintf(" %s=%v", a.Key, a.Value)
 		}
-		text += fmt.Sprintf(" %s=%v", a.Key, a.Value)
 	}
 	return text
 }
@@ -107,7 +109,9 @@ func (e ListenerEvent) LogValue() slog.Value {
 // level returns the log level of the event.
 func (e ListenerEvent) level() slog.Level {
 	switch e.Kind {
-	case ListenerConnected, ListenerClosed:
+	case ListenerConnected:
+		return slog.LevelInfo // the end of an outage that was logged as a warning
+	case ListenerClosed:
 		return slog.LevelDebug
 	case ListenerReconnecting:
 		if e.Err == nil {

@@ -27,8 +27,8 @@ func acknowledged(tags ...string) pgfake.Step {
 	return pgfake.Send(append(frames, pgfake.Ready('I'))...)
 }
 
-// L6, L7: a notification that comes before the last LISTEN is acknowledged is
-// delivered, and the gap stands before it.
+// L6, L7: a notification that comes as soon as the server has made the last LISTEN, before
+// its answer is complete, is delivered, and the gap stands before it.
 func TestGapStandsBeforeWhatComesWithTheAcknowledgement(t *testing.T) {
 	t.Parallel()
 	lose, lost := make(chan struct{}), make(chan struct{})
@@ -36,7 +36,7 @@ func TestGapStandsBeforeWhatComesWithTheAcknowledgement(t *testing.T) {
 		pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), acknowledged("LISTEN", "LISTEN"),
 			pgfake.WaitFor(lose), pgfake.Send(pgfake.Notification(1, "b", "last"))},
 		pgfake.Script{pgfake.Greet(), pgfake.Await('Q'),
-			pgfake.Send(pgfake.Complete("LISTEN"), pgfake.Notification(1, "a", "first"), pgfake.Complete("LISTEN")),
+			pgfake.Send(pgfake.Complete("LISTEN"), pgfake.Complete("LISTEN"), pgfake.Notification(1, "a", "first")),
 			pgfake.WaitFor(lost), pgfake.Send(pgfake.Ready('I'), pgfake.Notification(1, "b", "second")), pgfake.Hang()},
 	)
 	l, _ := listen(t, server.DSN())

@@ -132,7 +132,7 @@ func (s *session) end(err *error) {
 		*err = s.caught(p)
 	}
 	if s.op.goesOn && *err == nil {
-		s.flush(s.op.mark)
+		s.flush(background, s.op.mark)
 		s.turn.Hold()
 		return
 	}
@@ -168,7 +168,7 @@ func (s *session) finish(err *error) {
 	if !s.op.goesOn {
 		s.closeGate()
 	}
-	s.flush(s.op.mark)
+	s.flush(background, s.op.mark)
 	s.wire.CheckFatal()
 	if s.wire.Listened() {
 		s.wantActive.Store(true)

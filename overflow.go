@@ -20,8 +20,8 @@ func (s *Subscription) overflow(n int) {
 // that more than the gap fits, or when nothing has come for a moment, in which case it
 // may use the last place, reserved for it.
 func (s *Subscription) drop(n int) {
+	s.l.tellSlow(s)
 	if s.owed == nil {
-		s.l.tellSlow(s)
 		s.l.sweepLater(s)
 	}
 	s.owed = s.owed.dropped(n)
@@ -129,13 +129,30 @@ func (l *Listener) sweepOnce() bool {
 	return l.sweeping
 }
 
-// slowSilence is the shortest time between two reports of the same slow subscriber.
-const slowSilence = time.Second
+// Bounds of the reports of slow subscribers: the shortest time between two of the same
+// one, and how many there may be in that time, so that they crowd out no other event.
+const (
+	slowSilence = time.Second
+	maxSlow     = 32
+)
+
+// A slowReport counts the reports of slow subscribers. The Listener's lock guards it.
+type slowReport struct {
+	since time.Time
+	n     int
+}
 
 // tellSlow reports to OnEvent that a subscriber does not keep up.
 func (l *Listener) tellSlow(s *Subscription) {
-	if now := time.Now(); now.Sub(s.toldSlow) >= slowSilence {
-		s.toldSlow = now
+	now := time.Now()
+	if now.Sub(s.toldSlow) < slowSilence {
+		return
+	}
+	s.toldSlow = now
+	if now.Sub(l.slow.since) >= slowSilence {
+		l.slow = slowReport{since: now}
+	}
+	if l.slow.n++; l.slow.n <= maxSlow && l.events.Queued() < maxListenerEvents/2 {
 		l.tell(ListenerEvent{Kind: ListenerSlowConsumer, Channels: s.config.Channels})
 	}
 }

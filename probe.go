@@ -23,7 +23,7 @@ func (l *Listener) probe(ctx context.Context, k *link) error {
 	if err := k.exec(ctx, "LISTEN "+channel, l.config.HeartbeatTimeout); err != nil {
 		return err
 	}
-	if err := l.notify(ctx, "NOTIFY "+channel); err != nil {
+	if err := l.execElsewhere(ctx, "NOTIFY "+channel); err != nil {
 		return fmt.Errorf("delivery probe: %w", err)
 	}
 	timer := time.NewTimer(l.config.HeartbeatTimeout)
@@ -59,8 +59,8 @@ func (k *link) probedLocked(items []wire.Notification) {
 	}
 }
 
-// notify runs a NOTIFY statement in a session opened for it.
-func (l *Listener) notify(ctx context.Context, statement string) error {
+// execElsewhere runs a statement in a session opened for it.
+func (l *Listener) execElsewhere(ctx context.Context, statement string) error {
 	ctx, stop := l.boundConnect(ctx)
 	defer stop()
 	driverConn, err := l.connectCaught(ctx)

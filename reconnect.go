@@ -2,7 +2,6 @@ package pgnotify
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"time"
 )
@@ -48,7 +47,7 @@ func (l *Listener) over() {
 	for s := range l.subs {
 		l.endLocked(s, ErrClosed)
 	}
-	l.answerLocked(Health{}, ErrClosed)
+	l.refusePingsLocked(ErrClosed)
 	l.mu.Unlock()
 	l.tell(ListenerEvent{Kind: ListenerClosed})
 	close(l.stopped)
@@ -99,7 +98,7 @@ func (l *Listener) wait(ctx context.Context, d time.Duration) bool {
 		case <-timer.C:
 			return true
 		case <-l.wake:
-			l.answer(Health{}, l.whyNoSession())
+			l.refusePings(l.whyNoSession())
 		}
 	}
 }
@@ -107,8 +106,17 @@ func (l *Listener) wait(ctx context.Context, d time.Duration) bool {
 func (l *Listener) whyNoSession() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return fmt.Errorf("the listener has no session: %w", l.last)
+	return &noSessionError{l.last}
 }
+
+// A noSessionError says that a Listener waits for another session, because of err.
+type noSessionError struct{ err error }
+
+func (e *noSessionError) Error() string {
+	return "the listener has no session: " + withoutPackage(e.err)
+}
+
+func (e *noSessionError) Unwrap() error { return e.err }
 
 // serve uses a session until it is lost or must be given up.
 func (l *Listener) serve(ctx context.Context, k *link) error {
@@ -165,7 +173,7 @@ func (l *Listener) have(k *link) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.link = k
-	k.heard, k.certain = k.since, k.since
+	k.certain = k.since
 	for _, t := range l.topics {
 		l.changed[t] = struct{}{}
 	}
@@ -199,7 +207,7 @@ func (l *Listener) tellGap(gap *Gap) {
 func (l *Listener) lose(k *link, err error) {
 	l.mu.Lock()
 	l.last = err
-	l.answerLocked(Health{}, fmt.Errorf("the listener has no session: %w", err))
+	l.refusePingsLocked(&noSessionError{err})
 	if k != nil && l.link == k {
 		l.link, l.flight = nil, nil
 		l.breakLocked(k, err)
@@ -214,9 +222,7 @@ func (l *Listener) lose(k *link, err error) {
 // its topics are heard again.
 func (l *Listener) breakLocked(k *link, err error) {
 	gap := &Gap{Cause: GapReconnect, Err: err, From: k.certain}
-	if k.listened && l.outage == nil {
-		l.outage = gap
-	}
+	told, heard := *gap, k.listened // by OnEvent, for all subscribers
 	for _, t := range l.topics {
 		t.asked, t.heard = false, false
 		if len(t.subs) == 0 {
@@ -232,11 +238,17 @@ func (l *Listener) breakLocked(k *link, err error) {
 		case s.broken.Cause == GapListenLost: // which was being repaired
 			s.broken = &Gap{Cause: gap.Cause, Err: gap.Err, From: s.broken.From}
 		}
+		if s.live {
+			heard = true
+			told.From = earlier(told.From, s.broken.From)
+		}
+	}
+	if heard && l.outage == nil {
+		l.outage = &told
 	}
 }
 
-// listenToNothing undoes the LISTEN of the probe and of Config.OnConnect. From then on
-// a notification of a channel proves that the Listener's own LISTEN has been made.
+// listenToNothing undoes the LISTEN of the probe and of Config.OnConnect.
 func (l *Listener) listenToNothing(ctx context.Context, k *link) error {
 	if !k.conn.s.wire.Listened() {
 		return nil
@@ -252,37 +264,23 @@ func (l *Listener) reconcile(ctx context.Context, k *link) error {
 	if c.size() == 0 {
 		return nil
 	}
-	if err := l.make(ctx, k, c); err != nil {
+	if err := l.apply(ctx, k, c); err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	k.heard = time.Now()
 	if len(l.changed) > 0 {
 		l.signal()
 	}
 	return nil
 }
 
-// channelTime is how long the server may take for a LISTEN beyond the round trip: it
-// checks all the others.
-const channelTime = 2 * time.Millisecond
-
-// make makes a change. If the server refuses it because of a channel, make tries the
+// apply makes a change. If the server refuses it because of a channel, apply tries the
 // two halves, and so on, so that one bad channel does not keep the others from being
 // heard.
-func (l *Listener) make(ctx context.Context, k *link, c *change) error {
-	l.begin(c)
-	limit := l.config.HeartbeatTimeout + time.Duration(c.size())*channelTime
-	err := k.exec(ctx, c.statements(), max(limit, l.config.HeartbeatTimeout)) // max: the sum may overflow
-	if err == nil {
-		l.mu.Lock()
-		l.acknowledgeLocked(c)
-		l.mu.Unlock()
-		return nil
-	}
-	l.failed(c)
-	if !isChannelFault(err) {
+func (l *Listener) apply(ctx context.Context, k *link, c *change) error {
+	err := l.send(ctx, k, c)
+	if err == nil || !isChannelFault(err) {
 		return err
 	}
 	if c.size() == 1 || len(c.listen) == 0 {
@@ -293,7 +291,7 @@ func (l *Listener) make(ctx context.Context, k *link, c *change) error {
 		if half.size() == 0 {
 			continue
 		}
-		if err := l.make(ctx, k, half); err != nil {
+		if err := l.apply(ctx, k, half); err != nil {
 			return err
 		}
 	}

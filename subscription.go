@@ -206,7 +206,7 @@ func (l *Listener) whyNot(err error) error {
 	if l.last == nil {
 		return err
 	}
-	return fmt.Errorf("%w: the listener has no session: %w", err, l.last)
+	return fmt.Errorf("%w: %w", err, &noSessionError{l.last})
 }
 
 // hears is called when the session listens to all channels of s.

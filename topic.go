@@ -76,8 +76,9 @@ func (t *topic) deliver(run []wire.Notification) (delivered int) {
 // listens to. If the server refuses it, nothing changes.
 type change struct {
 	listen, unlisten []*topic
-	part             bool // of a change that was refused
-	done             bool // acknowledged
+	part             bool   // of a change that was refused
+	before           uint32 // what wire.Conn.Listens was when it was sent
+	done             bool   // acknowledged
 }
 
 func (c *change) size() int { return len(c.listen) + len(c.unlisten) }
@@ -128,20 +129,26 @@ func (l *Listener) takeChange() *change {
 	return c
 }
 
-// begin notes that a change is about to be sent.
-func (l *Listener) begin(c *change) {
+// begin notes that a change is about to be sent. The caller has the session's turn.
+func (l *Listener) begin(k *link, c *change) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.flight = c
+	l.flight, c.before = c, k.listens()
 	for _, t := range c.listen {
 		t.asked = true
 	}
 }
 
+// acknowledge is acknowledgeLocked for the sender.
+func (l *Listener) acknowledge(c *change) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.acknowledgeLocked(c)
+}
+
 // acknowledgeLocked notes that the server has made a change. The first to learn of it
-// calls it: the sender, or the reader, when a notification comes from a channel that
-// was not heard before. So the subscribers' streams are updated before that
-// notification is put into them.
+// calls it: the sender, or the reader, when a notification follows the server's answer.
+// So the subscribers' streams are updated before that notification is put into them.
 func (l *Listener) acknowledgeLocked(c *change) {
 	if c.done {
 		return
@@ -199,11 +206,14 @@ func (l *Listener) forgetLocked(t *topic) {
 	}
 }
 
-// heardLocked is called with the topic of each notification that arrives.
-func (l *Listener) heardLocked(t *topic) {
-	if t.asked {
+// hearsLocked reports whether a notification that has arrived is to be delivered. Until
+// the server has made the change that asks for its channel, it is not: the session may
+// listen without the Listener's doing, and what is missed is in the gap to come.
+func (l *Listener) hearsLocked(k *link, t *topic) bool {
+	if t.asked && k.listens()-l.flight.before >= uint32(l.flight.size()) {
 		l.acknowledgeLocked(l.flight)
 	}
+	return t.heard
 }
 
 // failed takes back a change that the server did not make.

@@ -3,6 +3,7 @@
 package dispatch
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -182,10 +183,10 @@ func (q *Queue[E]) wakeLocked() {
 func (q *Queue[E]) Mark() uint64 { return q.queued.Load() }
 
 // Flush waits until the events queued since mark have been run, but no longer than
-// patience, so that a function that waits for the caller cannot hang it. If nothing was
-// queued since mark, it does not wait for earlier events, one of which may be the
-// caller.
-func (q *Queue[E]) Flush(mark uint64, patience time.Duration) {
+// patience or ctx allow, so that a function that waits for the caller cannot hang it.
+// If nothing was queued since mark, it does not wait for earlier events, one of which
+// may be the caller.
+func (q *Queue[E]) Flush(ctx context.Context, mark uint64, patience time.Duration) {
 	goal := q.queued.Load()
 	if goal == mark {
 		return
@@ -201,6 +202,8 @@ func (q *Queue[E]) Flush(mark uint64, patience time.Duration) {
 		case <-changed:
 		case <-timer.C:
 			return
+		case <-ctx.Done():
+			return
 		}
 	}
 }
@@ -214,6 +217,13 @@ func (q *Queue[E]) pending(goal uint64) <-chan struct{} {
 		return nil
 	}
 	return q.waitLocked()
+}
+
+// Queued returns the weight of the events that wait.
+func (q *Queue[E]) Queued() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.weight
 }
 
 // Dropped returns how many events were dropped because the queue was full.

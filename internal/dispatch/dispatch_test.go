@@ -1,6 +1,7 @@
 package dispatch_test
 
 import (
+	"context"
 	"runtime"
 	"slices"
 	"sync"
@@ -14,6 +15,8 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var background = context.Background()
 
 // long is a patience that a test does not wait for unless it fails.
 const long = 30 * time.Second
@@ -49,10 +52,10 @@ func TestEventsAreRunInOrder(t *testing.T) {
 		mark := q.Mark()
 		put(t, q, i)
 		if i%10 == 0 {
-			q.Flush(mark, long)
+			q.Flush(background, mark, long)
 		}
 	}
-	q.Flush(q.Mark()-1, long)
+	q.Flush(background, q.Mark()-1, long)
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v", got)
 	}
@@ -71,9 +74,9 @@ func TestFullQueueDrops(t *testing.T) {
 		}
 	}
 	close(g.release)
-	q.Flush(0, long)
+	q.Flush(background, 0, long)
 	put(t, q, 3)
-	q.Flush(3, long)
+	q.Flush(background, 3, long)
 	close(g.entered)
 	var got []int
 	for e := range g.entered {
@@ -102,7 +105,7 @@ func TestPutWaitsForRoom(t *testing.T) {
 		t.Errorf("the event was dropped, of %d", q.Dropped())
 	}
 	close(g.release)
-	q.Flush(0, long)
+	q.Flush(background, 0, long)
 }
 
 // A function that blocks costs the producer one patience, not one for each
@@ -135,7 +138,7 @@ func TestPatienceIsLostOnce(t *testing.T) {
 		t.Errorf("Put did not wait again, but %v", time.Since(start))
 	}
 	close(g.release)
-	q.Flush(0, long)
+	q.Flush(background, 0, long)
 }
 
 func TestFlush(t *testing.T) {
@@ -146,20 +149,20 @@ func TestFlush(t *testing.T) {
 	<-g.entered
 
 	start := time.Now()
-	q.Flush(q.Mark(), long) // nothing since: what runs now is not waited for
+	q.Flush(background, q.Mark(), long) // nothing since: what runs now is not waited for
 	if d := time.Since(start); d > long/2 {
 		t.Errorf("Flush waited for %v", d)
 	}
 	mark := q.Mark()
 	put(t, q, 1)
 	start = time.Now()
-	q.Flush(mark, 20*time.Millisecond)
+	q.Flush(background, mark, 20*time.Millisecond)
 	if d := time.Since(start); d < 20*time.Millisecond {
 		t.Errorf("Flush returned after %v", d)
 	}
 	flushed := make(chan struct{})
 	go func() {
-		q.Flush(mark, long)
+		q.Flush(background, mark, long)
 		close(flushed)
 	}()
 	g.release <- struct{}{}
@@ -184,15 +187,15 @@ func TestTheFunctionMayUseTheQueue(t *testing.T) {
 	q = dispatch.New(10, nil, func(i int) {
 		got = append(got, i)
 		mark := q.Mark()
-		q.Flush(mark, long)
+		q.Flush(background, mark, long)
 		if i < 3 {
 			q.Put(i+1, 0)
-			q.Flush(mark, time.Millisecond) // of its own: in vain
+			q.Flush(background, mark, time.Millisecond) // of its own: in vain
 		}
 	})
 	put(t, q, 0)
 	for goal := range uint64(4) {
-		q.Flush(goal, long)
+		q.Flush(background, goal, long)
 	}
 	if want := []int{0, 1, 2, 3}; !slices.Equal(got, want) || q.Dropped() != 0 {
 		t.Errorf("got %v, want %v", got, want)
@@ -212,7 +215,7 @@ func TestFunctionThatEndsItsGoroutine(t *testing.T) {
 		mark := q.Mark()
 		put(t, q, 0, 1, 2, 3)
 		start := time.Now()
-		q.Flush(mark, long)
+		q.Flush(background, mark, long)
 		if d := time.Since(start); d > long/2 {
 			t.Fatalf("Flush took %v", d)
 		}
@@ -235,7 +238,7 @@ func TestClose(t *testing.T) {
 			t.Error("an event was accepted after Close")
 		}
 	})
-	waiting.Go(func() { q.Flush(0, long) })
+	waiting.Go(func() { q.Flush(background, 0, long) })
 	for range 100 {
 		runtime.Gosched()
 	}
@@ -265,7 +268,7 @@ func TestCloseFromTheFunction(t *testing.T) {
 		q.Close()
 	})
 	put(t, q, 0, 1)
-	q.Flush(0, long)
+	q.Flush(background, 0, long)
 	if first := <-ran; first != 0 {
 		t.Errorf("got %d", first)
 	}
@@ -302,13 +305,13 @@ func TestStress(t *testing.T) {
 					accepted[p]++
 				}
 				if i%50 == 0 {
-					q.Flush(mark, long)
+					q.Flush(background, mark, long)
 				}
 			}
 		})
 	}
 	done.Wait()
-	q.Flush(0, long)
+	q.Flush(background, 0, long)
 	total := 0
 	for p := range producers {
 		if ran[p] != accepted[p] {

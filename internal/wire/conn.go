@@ -370,6 +370,11 @@ func (c *Conn) Status() byte { return byte(c.notes.status.Load()) }
 // have.
 func (c *Conn) Listened() bool { return c.notes.listened.Load() }
 
+// Listens returns how many LISTENs and UNLISTENs the server has completed. Those of one
+// request without BEGIN are one transaction, which is committed when the last of them is
+// completed.
+func (c *Conn) Listens() uint32 { return c.notes.listens.Load() }
+
 // Undone reports whether the last transaction was rolled back, or its last
 // statement failed outside of one.
 func (c *Conn) Undone() bool { return c.notes.undone.Load() }

@@ -16,6 +16,7 @@ type notes struct {
 	awaited  atomic.Int32             // ReadyForQuery messages the server still owes
 	status   atomic.Uint32            // transaction status of the last ReadyForQuery: 'I', 'T', 'E'; 0 before the first
 	listened atomic.Bool              // a LISTEN took effect, or may have
+	listens  atomic.Uint32            // LISTENs and UNLISTENs completed
 	undone   atomic.Bool              // the last transaction was rolled back
 	bound    atomic.Bool              // the request's statement was found and its arguments were accepted
 	outdated atomic.Bool              // prepared statements are gone, or may have another meaning now
@@ -190,6 +191,7 @@ type listenTracker struct {
 
 var (
 	tagListen   = []byte("LISTEN\x00")
+	tagUnlisten = []byte("UNLISTEN\x00")
 	tagCommit   = []byte("COMMIT\x00")
 	tagRollback = []byte("ROLLBACK\x00")
 

@@ -391,6 +391,9 @@ func (s *scanner) complete(tag []byte) error {
 	if s.listen.tag(tag) {
 		s.notes.listened.Store(true)
 	}
+	if bytes.Equal(tag, tagListen) || bytes.Equal(tag, tagUnlisten) {
+		s.notes.listens.Add(1)
+	}
 	if tag[0] == 'D' && (bytes.HasPrefix(tag, tagDeallocate) || bytes.Equal(tag, tagDiscardAll)) {
 		s.notes.outdated.Store(true)
 	}
