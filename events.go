@@ -83,15 +83,15 @@ func (e *Event) yield(yield func(Notification, error) bool) bool {
 // Wake blocks until a notification or a gap has arrived, or maxWait, which may be 0,
 // has passed. It is for workers that poll a table of jobs: after each return, take jobs
 // until none are left. Wake empties the queue, so a burst wakes it once, or a few times
-// if it is large; with a CatchUp, or [OverflowDropOldest] and Events, it may do so more
-// often. Wake discards the notifications; to read them, use All or Events. The error is
-// that of ctx or, after the end of the subscription, that of Err.
+// if it is large or there is a CatchUp. Wake discards the notifications; to read them,
+// use All or Events. The error is that of ctx or, after the end of the subscription,
+// that of Err.
 func (s *Subscription) Wake(ctx context.Context, maxWait time.Duration) error {
 	timer := time.NewTimer(maxWait)
 	defer timer.Stop()
 	switch _, err := s.queue.next(ctx, timer.C); err {
 	case nil, errAlarm:
-		s.queue.takeAll()
+		s.queue.takeAll(s.config.CatchUp != nil)
 		return nil
 	default:
 		return s.whyEnded(err)

@@ -4,51 +4,12 @@ import (
 	"bytes"
 	"context"
 	"math"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/pgnotify/pgnotify"
 )
-
-// What Config.OnConnect listens to does not make a Listener believe that its own LISTEN
-// has been made: it has not been sent yet (L10).
-func TestSessionThatListensAlready(t *testing.T) {
-	t.Parallel()
-	db := open(t, dsn(t))
-	early, late := uniqueName("a"), uniqueName("b")
-	sending, sent := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	hold := onWrite(func(p []byte) {
-		if bytes.Contains(p, []byte(late)) {
-			once.Do(func() { close(sending); <-sent })
-		}
-	})
-	l, _ := listenBy(t, connector(t, dsn(t), hold, func(c *pgnotify.Config) {
-		c.OnConnect = func(ctx context.Context, c *pgnotify.Conn) error { return c.Listen(ctx, early) }
-	}))
-	subscribed := make(chan *pgnotify.Subscription, 1)
-	done := async(t, func() error {
-		sub, err := l.Subscribe(testContext(t), early, late)
-		subscribed <- sub
-		return err
-	})
-	recv(t, sending)
-	notify(t, db, early, "before")
-	select {
-	case <-subscribed:
-		t.Error("Subscribe has returned before LISTEN was sent")
-	case <-time.After(200 * time.Millisecond): // for what was heard to come
-	}
-	close(sent)
-	if err := recv(t, done); err != nil {
-		t.Fatal(err)
-	}
-	sub := recv(t, subscribed)
-	notify(t, db, late, "after")
-	wantPayload(t, sub, "after")
-}
 
 // A session that is lost during the delivery probe has never been connected, though
 // there was nothing to listen to.

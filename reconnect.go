@@ -60,7 +60,7 @@ const goodSession = time.Second
 // failures returns the number of failed attempts in a row, now that k is lost or, if k
 // is nil, could not be opened.
 func (l *Listener) failures(before int, k *link) int {
-	if k != nil && k.listened && time.Since(k.since) > max(goodSession, l.ceiling(before+1)) {
+	if k != nil && k.listened && time.Since(k.since) > goodSession {
 		return 1
 	}
 	return before + 1

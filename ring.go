@@ -34,6 +34,9 @@ func (r *ring) push() *Event {
 	return &r.events[at]
 }
 
+// next returns the oldest event of a ring that is not empty.
+func (r *ring) next() *Event { return &r.events[r.first] }
+
 // pop moves the oldest event out of a non-empty ring, directly to its destination:
 // passing it from function to function would be a good part of the cost of receiving
 // it.

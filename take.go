@@ -41,13 +41,22 @@ func (q *queue) take(e *Event) (ok bool) {
 	return ok
 }
 
-// takeAll discards what is in the queue.
-func (q *queue) takeAll() {
+// takeAll discards what is in the queue; with a CatchUp, up to the next gap, which is
+// the pump's.
+func (q *queue) takeAll(hasCatchUp bool) {
 	var e Event
 	for range q.size { // bounded, however fast events come
 		if !q.take(&e) {
-			return
+			break
 		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.out == nil { // held: left for the next Wake
+		return
+	}
+	for q.ring.n > 0 && !(hasCatchUp && q.ring.next().Gap != nil) { // what the pump has not come to
+		q.ring.pop(&e)
 	}
 }
 
