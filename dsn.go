@@ -181,7 +181,10 @@ func isUnixHost(host string) bool {
 // stand anywhere.
 func dsnError(err error) error {
 	text := err.Error()
+	var value *strconv.NumError
 	switch {
+	case errors.As(err, &value):
+		return valueError(text, value)
 	case strings.Contains(text, `"pqgo-`):
 		return errTLSConfig
 	case strings.HasPrefix(text, `missing "=" after`):
@@ -190,6 +193,19 @@ func dsnError(err error) error {
 		return fmt.Errorf("pgnotify: %w", err)
 	}
 	return fmt.Errorf("pgnotify: DSN: %w", err)
+}
+
+// valueError rewrites lib/pq's error about a number: pq: wrong value for "port": ...
+func valueError(text string, value *strconv.NumError) error {
+	what, _, _ := strings.Cut(strings.TrimPrefix(text, "pq: "), ": ")
+	kind := "a whole number of seconds" // of connect_timeout
+	switch value.Func {
+	case "ParseBool":
+		kind = "yes or no"
+	case "ParseUint":
+		kind = "a number from 1 to 65535" // of port
+	}
+	return &opError{what, fmt.Errorf("%q is not %s", value.Num, kind)}
 }
 
 // errName is the error for text that stands where a parameter's name should. lib/pq

@@ -223,7 +223,12 @@ func TestParseConfigRefusesBadValues(t *testing.T) {
 		{"port=http", `"port"`},
 		{"port=65536", `"port"`},
 		{"hostaddr=localhost", `"hostaddr"`},
-		{"connect_timeout=soon", `"connect_timeout"`},
+		{"connect_timeout=soon", `pgnotify: wrong value for "connect_timeout": "soon" is not a whole number of seconds`},
+		{"connect_timeout=1s", `pgnotify: wrong value for "connect_timeout": "1s" is not a whole number of seconds`},
+		{"cancel_timeout=1s", `pgnotify: wrong value for "cancel_timeout": "1s" is not a number from 0`},
+		{"keepalives_idle=1s", `pgnotify: wrong value for "keepalives_idle": "1s" is not a number from 0`},
+		{"port=5432x", `pgnotify: wrong value for "port": "5432x" is not a number from 1 to 65535`},
+		{"binary_parameters=maybe", `pgnotify: wrong value for "binary_parameters": "maybe" is not yes or no`},
 		{"client_encoding=LATIN1", "client_encoding"},
 		{"sslmode=prefer sslnegotiation=direct", "sslnegotiation"},
 		{"sslmode=require sslrootcert=system", "sslrootcert"},
@@ -237,6 +242,19 @@ func TestParseConfigRefusesBadValues(t *testing.T) {
 		if _, err := pgnotify.ParseConfig(dsn); !errors.Is(err, pgnotify.ErrNotSupported) {
 			t.Errorf("%q: %v", dsn, err)
 		}
+	}
+}
+
+// The environment's values are read as strictly as the DSN's.
+func TestParseConfigRefusesBadValuesOfTheEnvironment(t *testing.T) {
+	for name, value := range map[string]string{"PGCONNECT_TIMEOUT": "1s", "PGPORT": "http", "PGSSLSNI": "maybe"} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(name, value)
+			_, err := pgnotify.ParseConfig("")
+			if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q is not ", value)) || strings.Contains(err.Error(), "strconv") {
+				t.Error(err)
+			}
+		})
 	}
 }
 

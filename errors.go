@@ -72,10 +72,19 @@ type canceledError struct {
 }
 
 func (e *canceledError) Error() string {
-	if e.cause != e.ctx {
-		return fmt.Sprintf("pgnotify: %v (%v): %v", e.ctx, e.cause, e.err)
+	text := fmt.Sprintf("pgnotify: %v", e.ctx)
+	if e.cause != e.ctx && !e.isOwnLoss() {
+		text += " (" + withoutPackage(e.cause) + ")"
 	}
-	return fmt.Sprintf("pgnotify: %v: %v", e.ctx, e.err)
+	return text + ": " + withoutPackage(e.err)
+}
+
+// isOwnLoss reports whether the cause is the loss that err tells of, as with the
+// context of WatchContext.
+func (e *canceledError) isOwnLoss() bool {
+	cause, ok := e.cause.(*DisconnectError)
+	var lost *DisconnectError
+	return ok && errors.As(e.err, &lost) && cause.Reason == lost.Reason && cause.Time.Equal(lost.Time)
 }
 
 func (e *canceledError) Unwrap() []error { return []error{e.ctx, e.err, foreignError{e.cause}} }

@@ -1,11 +1,14 @@
 package pgnotify
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
 	"strings"
 	"time"
+
+	"github.com/lib/pq"
 )
 
 // maxListenerEvents is how many events may wait for ListenerConfig.OnEvent.
@@ -83,6 +86,10 @@ func (e ListenerEvent) attrs() []slog.Attr {
 	}
 	if e.Err != nil {
 		attrs = append(attrs, slog.String("error", e.Err.Error()))
+	}
+	var server *pq.Error
+	if errors.As(e.Err, &server) && server.Hint != "" {
+		attrs = append(attrs, slog.String("hint", server.Hint))
 	}
 	return attrs
 }

@@ -334,6 +334,9 @@ func TestSubscribeRefuses(t *testing.T) {
 		if strings.Contains(name, "name") && !errors.Is(err, pgnotify.ErrChannelName) {
 			t.Errorf("%s: %v", name, err)
 		}
+		if text := fmt.Sprint(err); name == "no channel" && text != "pgnotify: subscribe: invalid channel name: none is named" {
+			t.Error(text)
+		}
 	}
 	if _, err := pgnotify.NewListener(nil, nil); err == nil {
 		t.Error("a Listener without a connector")

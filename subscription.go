@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -115,7 +116,7 @@ func (l *Listener) Subscribe(ctx context.Context, channels ...string) (*Subscrip
 func (l *Listener) SubscribeConfig(ctx context.Context, config SubscriptionConfig) (*Subscription, error) {
 	s, err := l.subscribe(ctx, config)
 	if err != nil {
-		return nil, &opError{"subscribe " + quoteAll(config.Channels), err}
+		return nil, &opError{strings.TrimSpace("subscribe " + quoteAll(config.Channels)), err}
 	}
 	return s, nil
 }
