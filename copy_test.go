@@ -45,6 +45,21 @@ func TestOtherFormsOfCopyAreErrors(t *testing.T) {
 	})
 }
 
+// A COPY TO STDOUT that is prepared fails in lib/pq in another way.
+func TestPreparedCopyToIsAnError(t *testing.T) {
+	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
+		tx, err := s.BeginTx(testContext(t), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = tx.PrepareContext(testContext(t), "copy (select generate_series(1, 5)) to stdout")
+		if !errors.Is(err, pgnotify.ErrNotSupported) || !pgnotify.IsDisconnect(err) || !strings.Contains(err.Error(), "COPY TO STDOUT is not supported by lib/pq") {
+			t.Error(err)
+		}
+		_ = tx.Rollback()
+	})
+}
+
 // W2: COPY through Prepare.
 func TestCopy(t *testing.T) {
 	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {

@@ -76,7 +76,7 @@ func (e *libpqError) Error() string {
 // tells of the message that it did not expect.
 func (e *libpqError) copyText() string {
 	switch text := fmt.Sprint(e.cause); {
-	case strings.Contains(text, "CopyOutResponse"):
+	case strings.Contains(text, "CopyOutResponse"), strings.Contains(text, "response for CopyFail"): // by Prepare
 		return "COPY TO STDOUT is not supported by lib/pq"
 	case strings.Contains(text, "CopyInResponse"):
 		return "COPY FROM STDIN is supported by lib/pq only as a statement prepared in a transaction"

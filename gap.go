@@ -43,10 +43,17 @@ func (c GapCause) String() string {
 // A Gap marks a place in a stream of notifications where some may be missing: from here
 // on, look again at what they would have told. A Gap may be kept.
 type Gap struct {
-	Cause    GapCause
-	Err      error     // the error behind the cause; nil if there is none
-	From, To time.Time // when the first and the last one can have been missed, by this program's clock
-	Dropped  uint64    // how many were received and discarded
+	Cause GapCause
+	Err   error // the error behind the cause; nil if there is none
+
+	// From and To are when the first and the last one can have been missed, by this
+	// program's clock. After a loss, From is when the last heartbeat or [Listener.Ping]
+	// that the server answered had been sent, or before the first one, when the session
+	// began: what was sent earlier has arrived. It may precede notifications that were
+	// received.
+	From, To time.Time
+
+	Dropped uint64 // how many were received and discarded
 }
 
 // String returns the cause, the number dropped, and the error.

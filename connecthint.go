@@ -1,0 +1,122 @@
+package pgnotify
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/lib/pq"
+
+	"github.com/pgnotify/pgnotify/internal/transport"
+)
+
+// withHint adds to the server's refusal of a session what is probably wrong with the
+// DSN, if that can be told.
+func withHint(config *Config, host transport.Endpoint, err error) error {
+	var server *pq.Error
+	if !errors.As(err, &server) {
+		return err
+	}
+	switch {
+	case server.Code == "28P01" && !hasPassword(&config.Config, host):
+		return fmt.Errorf("%w (no password was given)", err)
+	case server.Code == "42704": // a setting that the server does not know
+		return withParameterHint(config, server.Message, err)
+	}
+	return err
+}
+
+// withParameterHint adds what is known about the parameter of the DSN that the server
+// names in its message. lib/pq sends what it does not know as a setting.
+func withParameterHint(config *Config, message string, err error) error {
+	var name string
+	for sent := range config.Runtime {
+		if strings.Contains(message, sent) && len(sent) > len(name) {
+			name = sent
+		}
+	}
+	if name == "" {
+		return err
+	}
+	if slices.Contains(libpqParameters, name) {
+		return fmt.Errorf("%w (%s is a parameter of libpq that is %w)", err, name, errUnsupported)
+	}
+	if meant := nearestParameter(name); meant != "" {
+		return fmt.Errorf("%w (did you mean %s?)", err, meant)
+	}
+	return err
+}
+
+// errUnsupported is ErrNotSupported for the middle of a text.
+var errUnsupported error = unsupportedError{}
+
+type unsupportedError struct{}
+
+func (unsupportedError) Error() string { return "not supported by pgnotify" }
+
+func (unsupportedError) Unwrap() error { return ErrNotSupported }
+
+// libpqParameters are the parameters of libpq that neither lib/pq nor pgnotify knows,
+// up to PostgreSQL 18. replication is not among them: the server takes it.
+// https://www.postgresql.org/docs/18/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+var libpqParameters = []string{
+	"authtype", "gssdelegation", "gssencmode", "gsslib", "oauth_client_id",
+	"oauth_client_secret", "oauth_issuer", "oauth_scope", "require_auth", "requirepeer",
+	"requiressl", "scram_client_key", "scram_server_key", "servicefile", "sslcertmode",
+	"sslcompression", "sslcrl", "sslcrldir", "sslkeylogfile", "sslpassword", "tty",
+}
+
+// libParameters are lib/pq's own. Those of pgnotify are in parameters.
+var libParameters = []string{
+	"application_name", "binary_parameters", "client_encoding", "connect_timeout",
+	"database", "datestyle", "dbname", "disable_prepared_binary_result",
+	"fallback_application_name", "geqo", "host", "hostaddr", "krbspn", "krbsrvname",
+	"load_balance_hosts", "max_protocol_version", "min_protocol_version", "options",
+	"passfile", "password", "port", "service", "ssl_max_protocol_version",
+	"ssl_min_protocol_version", "sslcert", "sslinline", "sslkey", "sslmode",
+	"sslnegotiation", "sslrootcert", "sslsni", "target_session_attrs", "tz", "user",
+}
+
+// nearestParameter returns the parameter that name most resembles, with at most two
+// mistakes and one for each three letters, or "".
+func nearestParameter(name string) (nearest string) {
+	name = strings.ToLower(name)
+	least := min(2, len(name)/3) + 1
+	try := func(known string) {
+		if n := mistakes(name, known); n < least {
+			nearest, least = known, n
+		}
+	}
+	for _, known := range libParameters {
+		try(known)
+	}
+	for known := range parameters {
+		try(known)
+	}
+	return nearest
+}
+
+// mistakes returns how many letters must be changed, added or removed, or swapped with
+// the next, to make b of a.
+func mistakes(a, b string) int {
+	rows := make([][]int, len(a)+1) // rows[i][j] is for a[:i] and b[:j]
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		for j := range rows[i] {
+			switch {
+			case i == 0 || j == 0:
+				rows[i][j] = i + j
+				continue
+			case a[i-1] == b[j-1]:
+				rows[i][j] = rows[i-1][j-1]
+			default:
+				rows[i][j] = 1 + min(rows[i-1][j], rows[i][j-1], rows[i-1][j-1])
+			}
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
+			}
+		}
+	}
+	return rows[len(a)][len(b)]
+}

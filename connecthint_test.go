@@ -1,0 +1,57 @@
+package pgnotify_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pgnotify/pgnotify"
+)
+
+// The error of a parameter that the server does not know says what was probably meant.
+func TestHintAtAParameter(t *testing.T) {
+	t.Parallel()
+	for parameter, want := range map[string]string{
+		"sslmod=disable":      "(42704) (did you mean sslmode?)",
+		"conect_timeout=3":    "(42704) (did you mean connect_timeout?)",
+		"gssencmode=disable":  "(42704) (gssencmode is a parameter of libpq that is not supported by pgnotify)",
+		"sslpassword=hush":    "(42704) (sslpassword is a parameter of libpq that is not supported by pgnotify)",
+		"nonsense=1":          "(42704)",
+		"work_mem=tiny":       "(22023)",
+		"sslmod=a work_mem=1": "(did you mean sslmode?)",
+	} {
+		err := connectError(t, dsn(t)+" "+parameter)
+		if !strings.HasSuffix(err.Error(), want) || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: %v", parameter, err)
+		}
+		if got := errors.Is(err, pgnotify.ErrNotSupported); got != strings.Contains(want, "not supported") {
+			t.Errorf("%s: ErrNotSupported is %v", parameter, got)
+		}
+		serverError(t, err)
+	}
+}
+
+// A refused password says whether there was one.
+func TestNoPasswordWasGiven(t *testing.T) {
+	t.Parallel()
+	s := ours(t)
+	file := filepath.Join(t.TempDir(), "pass")
+	if err := os.WriteFile(file, []byte("*:*:*:t_scram:hush\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for given, want := range map[string]bool{
+		" user=t_scram password='' passfile=/nowhere":       true,
+		" user=t_md5 password='' passfile=/nowhere":         true,
+		" user=t_password password='' passfile=/nowhere":    true,
+		" user=t_md5 password='' passfile=" + quote(file):   true,
+		" user=t_scram password='' passfile=" + quote(file): false,
+		" user=t_scram password=hush passfile=/nowhere":     false,
+	} {
+		err := connectError(t, s.dsn+given)
+		if serverError(t, err).Code != "28P01" || strings.Contains(err.Error(), "(no password was given)") != want || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: %v", given, err)
+		}
+	}
+}
