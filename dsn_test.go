@@ -2,6 +2,7 @@ package pgnotify_test
 
 import (
 	"bytes"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -241,6 +242,21 @@ func TestParseConfigRefusesBadValues(t *testing.T) {
 	for _, dsn := range []string{"channel_binding=require", "sslmode=pqgo-mine"} {
 		if _, err := pgnotify.ParseConfig(dsn); !errors.Is(err, pgnotify.ErrNotSupported) {
 			t.Errorf("%q: %v", dsn, err)
+		}
+	}
+}
+
+// sql.Open reports a bad DSN, as lib/pq's does not.
+func TestOpenRefusesABadDSN(t *testing.T) {
+	t.Parallel()
+	if db, err := sql.Open("pgnotify", "sslmode=sometimes"); err == nil {
+		db.Close()
+		t.Error("no error")
+	}
+	if db, err := sql.Open("postgres", "sslmode=sometimes"); err == nil {
+		defer db.Close()
+		if db.PingContext(testContext(t)) == nil {
+			t.Error("no error of lib/pq")
 		}
 	}
 }

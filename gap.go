@@ -47,10 +47,10 @@ type Gap struct {
 	Err   error // the error behind the cause; nil if there is none
 
 	// From and To are when the first and the last one can have been missed, by this
-	// program's clock. After a loss, From is when the last heartbeat or [Listener.Ping]
-	// that the server answered had been sent, or before the first one, when the session
-	// began: what was sent earlier has arrived. It may precede notifications that were
-	// received.
+	// program's clock. Of a Listener whose session was lost or did not listen, From is
+	// when the last heartbeat or [Listener.Ping] that the server answered had been
+	// sent or, before the first one, when the session began: it may be earlier than
+	// notifications that were received, and never later than one that was missed.
 	From, To time.Time
 
 	Dropped uint64 // how many were received and discarded

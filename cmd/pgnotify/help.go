@@ -12,7 +12,7 @@ const generalHelp = `pgnotify listens to PostgreSQL's notifications, sends them,
 "host=db.example user=me", or the name of a database. What it leaves open comes from
 the PG* environment variables, the service file and ~/.pgpass. Keep a password there
 rather than in -d, which other users of the machine can see. The default host is
-localhost, over TCP.
+localhost, over TCP. psql's -h, -p, -U, -w and -W are refused.
 
 Flags may have one dash or two, and may follow the other arguments. Nothing after --
 is a flag.
@@ -20,7 +20,7 @@ is a flag.
 Exit status:
   0    it did what it was told to, or nobody reads its output any more
   1    it failed
-  2    it was called in the wrong way
+  2    it was called in the wrong way, such as with a payload that is too long
   130  Ctrl-C
   143  SIGTERM
 `
@@ -47,12 +47,14 @@ NOTIFY Jobs sends to jobs, not to "Jobs".
 
 A lost session is replaced, at once or as soon as the server answers. Reconnects,
 and each gap where notifications may be missing, are reported on standard error, or
-with -json in sequence on standard output.
+with -json in sequence on standard output. After a loss, a gap begins when the last
+heartbeat that the server answered was sent (one every 15 seconds) or, before the
+first, when the session began, even if notifications were printed since.
 
 Flags:
 ` + serverFlags + `  -json            print one JSON object to a line, for events too
   -raw             print only the payloads, unescaped, one to a line
-  -count N         end after N notifications
+  -count N         end after N notifications, at least one
   -timeout T       end after T, such as 30s or 5m; with -count that is a failure
 ` + waitFlag + `  -probe           with each new session, send a notification from a second one to
                    verify that notifications arrive; through a pooler in transaction
@@ -71,8 +73,9 @@ With -json, each object has a "kind" and a "time". The other fields, by kind:
 const notifyHelp = `Usage: pgnotify notify [flags] CHANNEL [PAYLOAD|-]
 
 Sends a notification. Without PAYLOAD the payload is empty; if PAYLOAD is -, it is
-all of standard input without the last newline. It has at most 7999 bytes. Exit
-status 0 means that the server has committed it; nothing is printed.
+all of standard input without the last newline. It has at most 7999 bytes: more is
+exit status 2 for an argument, and 1 for standard input. Exit status 0 means that
+the server has committed it; nothing is printed.
 
 Put -- before a payload that begins with a dash:
 
@@ -85,8 +88,8 @@ Flags:
 const watchHelp = `Usage: pgnotify watch [flags]
 
 Asks the server once a second for its health, over one session that is replaced
-when it is lost. On a terminal it keeps one line up to date; elsewhere it prints a
-line each time:
+when it is lost. On a terminal it keeps one line up to date, with as much as fits;
+elsewhere it prints a line each time:
 
   2026-03-01 12:00:00.250 127.0.0.1:5432 pid 4711 primary, up 1m3s,
   round trip 0.41 ms, heard 1s ago, queue 0.0%, reconnects 2

@@ -76,7 +76,7 @@ func (l *listening) run(ctx context.Context, s *session) error {
 	s.ready(ctx)
 	now := time.Now()
 	s.out.event(now, listeningRecord{newHead("listening", now), l.channels}, "listening to "+quoted(l.channels))
-	heard, err := l.print(ctx, sub, s.out)
+	heard, err := l.print(ctx, s, sub)
 	if err = why(ctx, err); !errors.Is(err, errTimeout) {
 		return err
 	}
@@ -87,7 +87,8 @@ func (l *listening) run(ctx context.Context, s *session) error {
 }
 
 // print prints what arrives, and returns the number of notifications.
-func (l *listening) print(ctx context.Context, sub *pgnotify.Subscription, out *output) (heard uint, err error) {
+func (l *listening) print(ctx context.Context, s *session, sub *pgnotify.Subscription) (heard uint, err error) {
+	out := s.out
 	defer out.flush()
 	var gap *pgnotify.GapError
 	for n, err := range sub.All(ctx) {
@@ -102,7 +103,7 @@ func (l *listening) print(ctx context.Context, sub *pgnotify.Subscription, out *
 		if heard++; heard == l.count {
 			return heard, nil
 		}
-		if len(sub.Events()) == 0 { // nothing to wait for
+		if s.Stats().Queued == 0 { // nothing to wait for
 			out.flush()
 		}
 	}

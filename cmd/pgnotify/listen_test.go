@@ -149,6 +149,22 @@ func TestListenNoServer(t *testing.T) {
 	}
 }
 
+// Of several hosts each has its line, and an outage does not fill the screen.
+func TestListenNoHost(t *testing.T) {
+	t.Parallel()
+	const hosts = "host=127.0.0.1,127.0.0.1 port=1,2"
+	for _, command := range [][]string{{"listen", "jobs"}, {"watch"}, {"notify", "jobs"}} {
+		_, _, errs := call(t, "", append(command, "-d", hosts)...)
+		if !strings.Contains(errs, ":\n    connect to 127.0.0.1:1: ") || !strings.Contains(errs, "\n    connect to 127.0.0.1:2: ") || strings.Count(errs, "pgnotify: ") != 1 {
+			t.Errorf("%v: %s", command, errs)
+		}
+	}
+	_, _, errs := call(t, "", "listen", "jobs", "-wait", "-timeout", "2s", "-d", hosts)
+	if n := strings.Count(errs, "no session (reconnecting"); n != 1 {
+		t.Errorf("told %d times: %s", n, errs)
+	}
+}
+
 func TestListenNoDatabase(t *testing.T) {
 	t.Parallel()
 	code, _, errs := call(t, "", "listen", "jobs", "-d", dsn(t)+" dbname=no_such")

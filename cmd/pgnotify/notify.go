@@ -17,7 +17,7 @@ func runNotify(ctx context.Context, args []string, s streams) error {
 		timeout time.Duration
 	)
 	f := newFlags("notify", &dsn)
-	f.DurationVar(&timeout, "timeout", 0, "")
+	durationVar(f, &timeout, "timeout")
 	args, err := parse(f, args)
 	if err != nil {
 		return err
@@ -41,7 +41,11 @@ func runNotify(ctx context.Context, args []string, s streams) error {
 	if err != nil {
 		return err
 	}
-	return send(ctx, connector, args[0], payload)
+	err = send(ctx, connector, args[0], payload)
+	if errors.Is(err, pgnotify.ErrPayloadTooLong) && args[1] != "-" {
+		return usageError(withoutPackage(err))
+	}
+	return err
 }
 
 // send sends a notification over a session of its own.

@@ -93,7 +93,7 @@ func (o *output) event(t time.Time, record any, text string) {
 	}
 	o.clear()
 	o.check(o.out.Flush()) // what came before
-	fmt.Fprintf(o.err, "%s -- %s\n", t.Local().Format(timeFormat), printable(text))
+	fmt.Fprintf(o.err, "%s -- %s\n", t.Local().Format(timeFormat), lines(text))
 }
 
 func (o *output) gap(g pgnotify.Gap) {
@@ -108,21 +108,37 @@ func (o *output) session(e pgnotify.ListenerEvent) {
 	o.event(e.Time, newEventRecord(e), eventText(e))
 }
 
-// status prints record or text. On a terminal the text replaces the previous one.
-func (o *output) status(t time.Time, record any, text string) {
+// status prints record or text. On a terminal it prints instead as many of the parts as
+// fit, or the text if there are none, and replaces what it printed before.
+func (o *output) status(t time.Time, record any, text string, parts ...string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	text = printable(text)
 	width, terminal := o.cols()
 	switch {
 	case o.json:
 		o.check(encode(o.out, record))
 	case terminal:
-		o.redraw(t.Format(time.TimeOnly)+" "+text, width)
+		if len(parts) == 0 {
+			parts = []string{oneLine(text)}
+		}
+		o.redraw(fit(t.Format(time.TimeOnly)+" ", parts, width), width)
 	default:
-		o.writeLine(t.Format(timeFormat) + " " + text)
+		o.writeLine(t.Format(timeFormat) + " " + oneLine(text))
 	}
 	o.check(o.out.Flush())
+}
+
+// fit returns text with the first part, and with those after it until one does not fit.
+func fit(text string, parts []string, width int) string {
+	text += printable(parts[0])
+	for _, part := range parts[1:] {
+		longer := text + ", " + printable(part)
+		if utf8.RuneCountInString(longer) >= width {
+			break
+		}
+		text = longer
+	}
+	return text
 }
 
 // redraw uses only what every terminal supports. It leaves the last column empty,

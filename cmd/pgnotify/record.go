@@ -83,13 +83,6 @@ type unhealthyRecord struct {
 	Error string `json:"error"`
 }
 
-func errorText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return withoutPackage(err)
-}
-
 // encode writes a record and a newline.
 func encode(w io.Writer, record any) error {
 	e := json.NewEncoder(w)
@@ -114,7 +107,7 @@ func eventText(e pgnotify.ListenerEvent) string {
 		text += " in " + e.Delay.Round(time.Millisecond).String()
 	}
 	if e.Err != nil {
-		text = "no session: " + errorText(e.Err) + "; " + text
+		text = "no session (" + text + "): " + errorText(e.Err)
 	}
 	return text
 }

@@ -63,7 +63,7 @@ func dispatch(ctx context.Context, args []string, s streams) (name string, err e
 	}
 	switch args[0] {
 	case "-h", "-help", "--help":
-		return "", runHelp(ctx, nil, s)
+		return "", runGeneralHelp(ctx, args, s)
 	case "-version", "--version":
 		return "", runVersion(ctx, nil, s)
 	}
@@ -85,15 +85,16 @@ func exit(ctx context.Context, s streams, name string, err error) int {
 	case err == nil, isUnread(err):
 		return exitOK
 	case errors.As(err, &usage):
-		if name != "" {
-			name = " " + name
+		try := "pgnotify help"
+		if name != "" && name != "help" {
+			try += " " + name
 		}
-		fmt.Fprintf(s.err, "pgnotify: %s\nTry: pgnotify help%s\n", lines(err.Error()), name)
+		fmt.Fprintf(s.err, "pgnotify: %s\nTry: %s\n", lines(err.Error()), try)
 		return exitUsage
 	case ctx.Err() != nil:
 		return signalStatus(context.Cause(ctx))
 	}
-	fmt.Fprintf(s.err, "pgnotify: %s\n", lines(withoutPackage(err)))
+	fmt.Fprintf(s.err, "pgnotify: %s\n", lines(errorText(err)))
 	return exitFailure
 }
 
@@ -115,6 +116,9 @@ func usagef(format string, args ...any) error { return usageError(fmt.Sprintf(fo
 
 // unknownCommand does not repeat a name that may be a DSN.
 func unknownCommand(name string) error {
+	if isPsqlFlag(name) {
+		return errPsqlFlag
+	}
 	if strings.ContainsAny(name, ":/@= ") {
 		return usageError("the first argument is not a command: listen, notify or watch")
 	}
@@ -140,6 +144,20 @@ func (e *outputError) Unwrap() error { return e.err }
 func isUnread(err error) bool {
 	var output *outputError
 	return errors.As(err, &output) && isClosedPipe(output.err)
+}
+
+// runGeneralHelp is for a flag for help in the place of a command: -h, or -h COMMAND.
+func runGeneralHelp(ctx context.Context, args []string, s streams) error {
+	rest := args[1:]
+	if len(rest) > 0 {
+		if _, ok := findCommand(rest[0]); ok {
+			rest = rest[1:]
+		}
+	}
+	if isHost(args[0], rest) {
+		return errPsqlFlag
+	}
+	return runHelp(ctx, args[1:len(args)-len(rest)], s)
 }
 
 // runHelp prints the help for a command, or in general.

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/pgnotify/pgnotify"
 )
@@ -29,6 +31,33 @@ type session struct {
 	there chan struct{} // closed when the first connection was reported
 	once  sync.Once     // to close it
 	over  chan struct{} // closed with the last event
+
+	outage outage // for tell alone
+}
+
+// repeatAfter is how often an outage is reported while its error stays the same.
+const repeatAfter = 5 * time.Second
+
+// An outage is what was last printed about the attempts to get a session.
+type outage struct {
+	text string // the error; "" if there is a session
+	at   time.Time
+}
+
+// tells reports whether to print another failed attempt. It is the same error if only
+// digits differ, such as those of a local port.
+func (o *outage) tells(e pgnotify.ListenerEvent) bool {
+	text := strings.Map(func(r rune) rune {
+		if unicode.IsDigit(r) {
+			return '0'
+		}
+		return r
+	}, e.Err.Error())
+	if text == o.text && e.Time.Sub(o.at) < repeatAfter {
+		return false
+	}
+	o.text, o.at = text, e.Time
+	return true
 }
 
 // openSession returns a session. If the session cannot begin, and that is not waited
@@ -57,10 +86,13 @@ func (s *session) tell(e pgnotify.ListenerEvent) {
 			s.fail(e.Err)
 			return
 		}
-		s.out.session(e)
+		if e.Err == nil || s.out.json || s.outage.tells(e) {
+			s.out.session(e)
+		}
 	case pgnotify.ListenerDisconnected:
 		s.out.session(e)
 	case pgnotify.ListenerConnected:
+		s.outage = outage{}
 		s.out.session(e)
 		s.once.Do(func() { close(s.there) })
 	case pgnotify.ListenerClosed:

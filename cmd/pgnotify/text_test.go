@@ -2,9 +2,12 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lib/pq"
 
 	"github.com/pgnotify/pgnotify"
 )
@@ -54,6 +57,93 @@ func TestRedraw(t *testing.T) {
 	}
 }
 
+// On a terminal of 80 columns all that matters about the health fits, and on a narrower
+// one whole parts are left out.
+func TestHealthFits(t *testing.T) {
+	t.Parallel()
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.Local)
+	h := pgnotify.Health{
+		ConnectedSince: noon.Add(-12*time.Hour - 34*time.Minute - 56*time.Second), Host: "127.0.0.1:5432", PID: 4711,
+		LastHeard: noon.Add(-time.Second), RoundTrip: 410 * time.Microsecond, QueueUsage: 0.125,
+	}
+	for width, want := range map[int]string{
+		80: "12:00:00 primary, 0.41 ms, queue 12.5%, reconnects 12, up 12h34m",
+		81: "12:00:00 primary, 0.41 ms, queue 12.5%, reconnects 12, up 12h34m, 127.0.0.1:5432",
+		60: "12:00:00 primary, 0.41 ms, queue 12.5%, reconnects 12",
+		41: "12:00:00 primary, 0.41 ms, queue 12.5%",
+		12: "12:00:00 pr",
+	} {
+		var out, errs strings.Builder
+		o := newTestOutput(t, &out, &errs)
+		o.cols = func() (int, bool) { return width, true }
+		o.status(noon, nil, "not this", healthParts(h, 12, noon)...)
+		if got := strings.TrimPrefix(out.String(), "\r"); got != want || len(got) >= width {
+			t.Errorf("%d columns: %q, want %q", width, got, want)
+		}
+	}
+}
+
+// Several hosts have a line each, and a status has one line in all. What the server says
+// cannot look like a line of its own.
+func TestErrorsOfSeveralHosts(t *testing.T) {
+	t.Parallel()
+	cause := errors.New("pgnotify: no host could be connected to:\npgnotify: connect to a: no\npgnotify: connect to b: n\x1bo")
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.Local)
+	var out, errs strings.Builder
+	o := newTestOutput(t, &out, &errs)
+	o.session(pgnotify.ListenerEvent{Kind: pgnotify.ListenerReconnecting, Time: noon, Attempt: 2, Err: cause})
+	want := "2026-03-01 12:00:00.000 -- no session (reconnecting): no host could be connected to:\n    connect to a: no\n    connect to b: n\\x1bo\n"
+	if errs.String() != want {
+		t.Errorf("%q, want\n%q", errs.String(), want)
+	}
+	o.status(noon, nil, "UNHEALTHY: "+unhealthy(cause, 0).Error())
+	if want := "2026-03-01 12:00:00.000 UNHEALTHY: no host could be connected to: connect to a: no; connect to b: n\\x1bo\n"; out.String() != want {
+		t.Errorf("%q, want\n%q", out.String(), want)
+	}
+}
+
+// The server's hint is printed.
+func TestHint(t *testing.T) {
+	t.Parallel()
+	cause := fmt.Errorf("pgnotify: connect to h: %w", &pq.Error{Code: "58P01", Message: "no file", Hint: "Look\nthere."})
+	const want = "connect to h: pq: no file (58P01)\nhint: Look there."
+	if got := errorText(cause); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := unhealthy(cause, 0).Error(); got != want {
+		t.Errorf("unhealthy: %q", got)
+	}
+	var errs strings.Builder
+	if code := exit(t.Context(), streams{err: &errs}, "listen", cause); code != exitFailure || !strings.HasSuffix(errs.String(), "(58P01)\n    hint: Look there.\n") {
+		t.Errorf("status %d, %q", code, errs.String())
+	}
+}
+
+// An outage is told once, and then when its error changes or some time has passed.
+func TestOutageIsToldSeldom(t *testing.T) {
+	t.Parallel()
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.Local)
+	var o outage
+	for i, c := range []struct {
+		after time.Duration
+		err   string
+		want  bool
+	}{
+		{0, "refused", true},
+		{time.Second, "refused", false},
+		{2 * time.Second, "reset by 127.0.0.1:40001", true},
+		{3 * time.Second, "reset by 127.0.0.1:40002", false},
+		{4 * time.Second, "refused", true},
+		{8 * time.Second, "refused", false},
+		{9 * time.Second, "refused", true},
+		{10 * time.Second, "refused", false},
+	} {
+		if got := o.tells(pgnotify.ListenerEvent{Time: noon.Add(c.after), Err: errors.New(c.err)}); got != c.want {
+			t.Errorf("%d: %v", i, got)
+		}
+	}
+}
+
 // A gap that comes from too many notifications at once says how many are missing.
 func TestOverflow(t *testing.T) {
 	t.Parallel()
@@ -85,7 +175,7 @@ func TestEventText(t *testing.T) {
 		{pgnotify.ListenerEvent{Kind: pgnotify.ListenerDisconnected, Err: &pgnotify.DisconnectError{}}, "session lost: the server closed the connection"},
 		{pgnotify.ListenerEvent{Kind: pgnotify.ListenerDisconnected, Err: cause}, "session given up: why"},
 		{pgnotify.ListenerEvent{Kind: pgnotify.ListenerReconnecting, Attempt: 1}, "reconnecting"},
-		{pgnotify.ListenerEvent{Kind: pgnotify.ListenerReconnecting, Attempt: 2, Delay: 1500 * time.Microsecond, Err: cause}, "no session: why; reconnecting in 2ms"},
+		{pgnotify.ListenerEvent{Kind: pgnotify.ListenerReconnecting, Attempt: 2, Delay: 1500 * time.Microsecond, Err: cause}, "no session (reconnecting in 2ms): why"},
 	} {
 		if got := eventText(c.e); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)

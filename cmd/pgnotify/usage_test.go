@@ -16,13 +16,20 @@ func TestUsage(t *testing.T) {
 	}{
 		{"", "a command is missing"},
 		{"frob", `unknown command "frob"`},
-		{"help frob", `unknown command "frob"`},
+		{"help frob", "unknown command \"frob\"\nTry: pgnotify help\n"},
 		{"version now", "no arguments"},
 		{"listen", "a channel is missing"},
 		{"listen --", "a channel is missing"},
 		{"listen --frob jobs", "unknown flag --frob"},
 		{"listen jobs --frob", "unknown flag --frob"},
-		{"listen jobs -count -1", "invalid value"},
+		{"listen jobs -count -1", "-count: must be positive"},
+		{"listen jobs -count -p", "-count: needs a whole number"},
+		{"listen jobs -count 0", "-count: must be positive"},
+		{"listen jobs -count many", "-count: needs a whole number"},
+		{"listen jobs -timeout 2", "-timeout: needs a unit, such as 2s"},
+		{"listen jobs -timeout soon", "-timeout: needs a duration, such as 2s"},
+		{"notify jobs -timeout 2.5", "-timeout: needs a unit, such as 2s"},
+		{"watch -interval 2", "-interval: needs a unit, such as 2s"},
 		{"listen jobs -count", "needs an argument"},
 		{"listen jobs -timeout -1s", "-timeout must not be negative"},
 		{"listen jobs -json -raw", "exclude each other"},
@@ -32,6 +39,7 @@ func TestUsage(t *testing.T) {
 		{"notify jobs -5", "unknown flag -5"},
 		{"notify jobs -timeout -1s", "-timeout must not be negative"},
 		{"notify -d host=/nowhere " + strings.Repeat("x", 64), "invalid channel name"},
+		{"notify -d host=/nowhere jobs " + strings.Repeat("x", 8000), "payload too long"},
 		{"watch jobs", "no arguments"},
 		{"watch -interval 0", "-interval"},
 		{"watch -timeout -1s", "-timeout must not be negative"},
@@ -47,6 +55,38 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+// Users of psql are told how the server is named. They do not get the help and status 0.
+func TestPsqlFlags(t *testing.T) {
+	t.Parallel()
+	for _, args := range []string{
+		"listen -h 127.0.0.1 -p 5432 -U u jobs",
+		"listen -h 127.0.0.1 jobs",
+		"listen -h=127.0.0.1 jobs",
+		"listen -h127.0.0.1 jobs",
+		"listen jobs -h 127.0.0.1",
+		"listen jobs -h -U u",
+		"listen jobs --help -p 5432",
+		"listen jobs --host 127.0.0.1",
+		"listen jobs -p5432",
+		"listen -Uu jobs",
+		"notify -U u jobs",
+		"notify jobs -W",
+		"watch -w",
+		"watch --port=5432",
+		"-h 127.0.0.1 listen jobs",
+		"-h listen -U u",
+		"-U u listen jobs",
+	} {
+		t.Run(args, func(t *testing.T) {
+			t.Parallel()
+			code, out, errs := call(t, "", strings.Fields(args)...)
+			if code != exitUsage || out != "" || !strings.Contains(errs, `use -d "host=127.0.0.1 port=5432 user=u"`) {
+				t.Errorf("status %d, stdout %q, stderr %q", code, out, errs)
+			}
+		})
+	}
+}
+
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ args, want string }{
@@ -56,6 +96,8 @@ func TestHelp(t *testing.T) {
 		{"help --help", "pgnotify listen"},
 		{"help help", "pgnotify listen"},
 		{"help listen", listenHelp},
+		{"-h listen", listenHelp},
+		{"listen -h -json", listenHelp},
 		{"listen -h", listenHelp},
 		{"listen jobs --help", listenHelp},
 		{"help notify", notifyHelp},

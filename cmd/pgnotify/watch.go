@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,11 +39,11 @@ func runWatch(ctx context.Context, args []string, s streams) error {
 }
 
 func newWatching(args []string) (*watching, error) {
-	w := &watching{}
+	w := &watching{interval: time.Second}
 	f := newFlags("watch", &w.dsn)
 	f.BoolVar(&w.json, "json", false, "")
 	f.BoolVar(&w.wait, "wait", false, "")
-	f.DurationVar(&w.interval, "interval", time.Second, "")
+	durationVar(f, &w.interval, "interval")
 	w.limit.define(f)
 	rest, err := parse(f, args)
 	switch {
@@ -101,7 +102,7 @@ func (w *watching) look(ctx context.Context, s *session) error {
 	}
 	s.ready(ctx)
 	reconnects := s.Stats().Reconnects
-	s.out.status(now, newHealthRecord(health, reconnects, now), healthText(health, reconnects, now))
+	s.out.status(now, newHealthRecord(health, reconnects, now), healthText(health, reconnects, now), healthParts(health, reconnects, now)...)
 	return nil
 }
 
@@ -112,14 +113,14 @@ var errNoAnswer = errors.New("no answer")
 
 // unhealthy returns the error of a Ping in fewer words.
 func unhealthy(err error, patience time.Duration) error {
-	_, reason, ok := strings.Cut(err.Error(), "the listener has no session: ")
+	_, reason, ok := strings.Cut(errorText(err), "the listener has no session: ")
 	switch {
 	case ok:
-		return errors.New("no session: " + strings.TrimPrefix(reason, "pgnotify: "))
+		return errors.New("no session: " + reason)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%w within %v", errNoAnswer, patience)
 	}
-	return errors.New(withoutPackage(err))
+	return errors.New(errorText(err))
 }
 
 func newHealthRecord(h pgnotify.Health, reconnects uint64, now time.Time) healthRecord {
@@ -129,18 +130,38 @@ func newHealthRecord(h pgnotify.Health, reconnects uint64, now time.Time) health
 	}
 }
 
+// healthText is the answer, for people.
 func healthText(h pgnotify.Health, reconnects uint64, now time.Time) string {
-	role := "primary"
-	if h.InRecovery {
-		role = "standby"
-	}
 	text := fmt.Sprintf("%s %s, up %s, round trip %.2f ms, heard %s ago, queue %.1f%%",
-		sessionText(h.Host, h.PID), role, short(now.Sub(h.ConnectedSince)),
+		sessionText(h.Host, h.PID), role(h), short(now.Sub(h.ConnectedSince)),
 		milliseconds(h.RoundTrip), short(now.Sub(h.LastHeard)), 100*h.QueueUsage)
 	if reconnects > 0 {
 		text += fmt.Sprintf(", reconnects %d", reconnects)
 	}
 	return text
+}
+
+// healthParts is the answer in short, the most important first. The rest of healthText
+// was told when the session began, or is the same for each answer.
+func healthParts(h pgnotify.Health, reconnects uint64, now time.Time) []string {
+	parts := []string{
+		role(h),
+		fmt.Sprintf("%.2f ms", milliseconds(h.RoundTrip)),
+		fmt.Sprintf("queue %.1f%%", 100*h.QueueUsage),
+		"up " + short(now.Sub(h.ConnectedSince)),
+		h.Host,
+	}
+	if reconnects > 0 {
+		parts = slices.Insert(parts, 3, fmt.Sprintf("reconnects %d", reconnects))
+	}
+	return parts
+}
+
+func role(h pgnotify.Health) string {
+	if h.InRecovery {
+		return "standby"
+	}
+	return "primary"
 }
 
 func sessionText(host string, pid uint32) string { return fmt.Sprintf("%s pid %d", host, pid) }
