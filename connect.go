@@ -288,7 +288,7 @@ func (a *attempt) explain(ctx context.Context, place fmt.Stringer, err error) er
 		return &transport.Error{Phase: unreached.Phase, Server: unreached.Server, Err: withCause(ctx, unreached.Err)}
 	}
 	return fmt.Errorf("pgnotify: connect to %v as user %q to database %q: %w",
-		place, a.config.User, cmp.Or(a.config.Database, a.config.User), withHint(a.config, a.host, withCause(ctx, err)))
+		place, a.config.User, cmp.Or(a.config.Database, a.config.User), withHint(a.config, withCause(ctx, err)))
 }
 
 // withCause adds why ctx has ended to an error that reports its end.

@@ -3,28 +3,43 @@ package pgnotify
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/lib/pq"
-
-	"github.com/pgnotify/pgnotify/internal/transport"
 )
 
 // withHint adds to the server's refusal of a session what is probably wrong with the
 // DSN, if that can be told.
-func withHint(config *Config, host transport.Endpoint, err error) error {
+func withHint(config *Config, err error) error {
 	var server *pq.Error
 	if !errors.As(err, &server) {
 		return err
 	}
 	switch {
-	case server.Code == "28P01" && !hasPassword(&config.Config, host):
+	case server.Code == "28P01" && !mayHavePassword(&config.Config):
 		return fmt.Errorf("%w (no password was given)", err)
 	case server.Code == "42704": // a setting that the server does not know
 		return withParameterHint(config, server.Message, err)
 	}
 	return err
+}
+
+// mayHavePassword reports whether lib/pq may have had a password: that of config, or one
+// of the password file, if there is that file.
+func mayHavePassword(config *pq.Config) bool {
+	if config.Password != "" {
+		return true
+	}
+	file := config.Passfile
+	if home, err := os.UserHomeDir(); file == "" && err == nil {
+		file = filepath.Join(home, ".pgpass")
+	}
+	_, err := os.Stat(file)
+	return err == nil || runtime.GOOS == "windows" // where it is elsewhere
 }
 
 // withParameterHint adds what is known about the parameter of the DSN that the server

@@ -1,17 +1,11 @@
 package pgnotify
 
 import (
-	"net/netip"
-	"os"
-	"path/filepath"
 	"reflect"
-	"runtime"
 	"slices"
 	"testing"
 
 	"github.com/lib/pq"
-
-	"github.com/pgnotify/pgnotify/internal/transport"
 )
 
 func TestNearestParameter(t *testing.T) {
@@ -63,54 +57,5 @@ func TestParameterLists(t *testing.T) {
 		if err != nil || c.Runtime[name] != "x" {
 			t.Errorf("%s: %v: it is not passed on to the server", name, err)
 		}
-	}
-}
-
-// What lib/pq would find in a password file is found.
-func TestHasPassword(t *testing.T) {
-	t.Parallel()
-	file := filepath.Join(t.TempDir(), "pass")
-	const lines = "# *:*:*:*:comment\n\nh:5432:d:u:p\nlocalhost:*:*:s:p\n/run:*:*:r:p\n*:*:*:e:\n*:*:*:e:late\n*:*:a\\:b:*:p\nbad:*:*:*\n"
-	if err := os.WriteFile(file, []byte(lines), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		host, database, user string
-		port                 uint16
-		want                 bool
-	}{
-		{"h", "d", "u", 5432, true},
-		{"h", "d", "u", 5433, false},
-		{"h", "x", "u", 5432, false},
-		{"g", "d", "u", 5432, false},
-		{"localhost", "d", "s", 1, true},
-		{"/run", "d", "s", 1, true},
-		{"", "d", "s", 1, true},
-		{"/run", "d", "r", 1, true},
-		{"h", "d", "e", 1, false},
-		{"h", "a:b", "x", 1, true},
-		{"bad", "d", "x", 1, false},
-	} {
-		config := &pq.Config{Passfile: file, Database: c.database, User: c.user}
-		host := transport.Endpoint{Host: c.host, Port: c.port, Hostaddr: netip.Addr{}}
-		if got := hasPassword(config, host); got != c.want {
-			t.Errorf("%+v: %v", c, got)
-		}
-		config.Password = "p"
-		if !hasPassword(config, host) {
-			t.Errorf("%+v, with a password: false", c)
-		}
-	}
-	config := &pq.Config{Passfile: file, User: "u", Database: "d"}
-	host := transport.Endpoint{Host: "h", Port: 5432}
-	if err := os.Chmod(file, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if hasPassword(config, host) && runtime.GOOS != "windows" {
-		t.Error("a file that lib/pq ignores has a password")
-	}
-	config.Passfile = file + ".none"
-	if hasPassword(config, host) {
-		t.Error("a file that does not exist has a password")
 	}
 }
