@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -162,6 +163,7 @@ host all t_hostssl all reject
 hostnossl all t_hostnossl all trust
 host all t_hostnossl all reject
 host all t_reject all reject
+host all t_rotated all scram-sha-256
 local all all trust
 `
 
@@ -253,7 +255,7 @@ func createRoles(ctx context.Context, db *sql.DB) error {
 	password := " password " + pq.QuoteLiteral(testPassword)
 	return execAll(ctx, db,
 		"set password_encryption = 'md5'", "create role t_md5 login"+password,
-		"set password_encryption = 'scram-sha-256'", "create role t_scram login"+password,
+		"set password_encryption = 'scram-sha-256'", "create role t_scram login"+password, "create role t_rotated login",
 		"create role t_password login"+password,
 		"create role t_trust login", "create role t_cert login", "create role t_hostssl login",
 		"create role t_hostnossl login", "create role t_reject login")
@@ -361,8 +363,15 @@ func eachSession(t *testing.T, f func(t *testing.T, db *sql.DB, s *session)) {
 	})
 }
 
-// dsn returns the DSN of the fastest way to the server.
-func dsn(t testing.TB) string { return modes(t)[0].dsn }
+// dsn returns the DSN of the fastest way to the server, over TLS if the test's name says
+// so.
+func dsn(t testing.TB) string {
+	all := modes(t)
+	if i := slices.IndexFunc(all, func(m mode) bool { return m.name == "tls" }); i >= 0 && overTLS(t) {
+		return all[i].dsn
+	}
+	return all[0].dsn
+}
 
 // testContext ends the test's waiting after half a minute.
 func testContext(t testing.TB) context.Context {

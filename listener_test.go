@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -106,13 +107,14 @@ func subscribeWith(t testing.TB, l *pgnotify.Listener, config pgnotify.Subscript
 	return sub
 }
 
-// event waits for the next event of a subscription. Where the server is reached over TLS
-// it takes it from the Go channel, elsewhere it iterates, so that both are tried.
+// event waits for the next event of a subscription. By default, where the server is
+// reached over TLS it takes it from the Go channel, elsewhere it iterates, so that both
+// are tried.
 func event(t testing.TB, sub *pgnotify.Subscription) pgnotify.Event {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if !strings.Contains(t.Name(), "/tls") {
+	if !byChannel(t) {
 		for e := range iterated(ctx, sub) {
 			return e
 		}
@@ -178,6 +180,10 @@ func TestListenerHears(t *testing.T) {
 		notify(t, db, a, "1")
 		notify(t, db, b, "2")
 		notify(t, db, a, "3")
+		until(t, "all have come", func() bool { return l.Stats().Received == 3 })
+		if stats := l.Stats(); stats.Queued != 4 || stats.LongestQueue != 3 {
+			t.Errorf("queued: %+v", stats)
+		}
 		for _, want := range []string{"1", "2", "3"} {
 			if e := event(t, both); e.Payload != want || e.Gap != nil {
 				t.Errorf("%+v, want %s", e, want)
@@ -187,8 +193,12 @@ func TestListenerHears(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 		stats := l.Stats()
-		if stats.Received != 3 || stats.Delivered != 4 || stats.Channels != 2 || stats.Subscriptions != 2 {
+		if stats.Received != 3 || stats.Delivered != 4 || stats.Channels != 2 || stats.Subscriptions != 2 ||
+			stats.Queued != 0 || stats.LongestQueue != 0 {
 			t.Errorf("%+v", stats)
+		}
+		if want := uint64(2*len(a) + len(b) + len("123")); stats.Bytes != want {
+			t.Errorf("%d bytes, want %d", stats.Bytes, want)
 		}
 	})
 }
@@ -232,8 +242,9 @@ func TestListenerReconnects(t *testing.T) {
 }
 
 // L17: an overflow is a gap with the right number, and others get everything.
-func TestListenerOverflow(t *testing.T) {
-	t.Parallel()
+func TestListenerOverflow(t *testing.T) { eachTaking(t, testListenerOverflow) }
+
+func testListenerOverflow(t *testing.T) {
 	db := open(t, dsn(t))
 	l, events := listen(t, dsn(t))
 	channel := uniqueName("a")
@@ -337,16 +348,14 @@ func TestListenerPing(t *testing.T) {
 // L14: the first connection never succeeds.
 func TestListenerWithoutServer(t *testing.T) {
 	t.Parallel()
-	l, err := pgnotify.NewListener(connector(t, "host=127.0.0.1 port=1 sslmode=disable user=x"), &pgnotify.ListenerConfig{Logger: quiet, MaxBackoff: time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	port := fmt.Sprint(closedPort(t))
+	l, events := listen(t, dsn(t)+" port="+port, quickRetries)
+	events.await(t, pgnotify.ListenerReconnecting, 1) // whose error is the last one from now on
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	_, err = l.Subscribe(ctx, "a")
-	t.Log(err)
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Error(err)
+	_, err := l.Subscribe(ctx, "a")
+	if _, refused := asError[*net.OpError](err); !errors.Is(err, context.DeadlineExceeded) || !refused ||
+		!strings.Contains(err.Error(), port) {
+		t.Errorf("it does not tell why: %v", err)
 	}
 }

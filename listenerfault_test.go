@@ -3,14 +3,10 @@ package pgnotify_test
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
-	"fmt"
 	"net"
-	"runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -77,96 +73,14 @@ func TestListenerBehindProxyThatFallsSilent(t *testing.T) {
 	})
 }
 
-// wantWithin checks how long something took, generously: the machine is shared.
+// wantWithin checks how long something took: the machine is shared, but a limit that is
+// not kept is found.
 func wantWithin(t testing.TB, what string, began time.Time, limit time.Duration) {
 	t.Helper()
 	took := time.Since(began)
 	t.Logf("%s took %v", what, took)
-	if took > 5*limit+3*time.Second {
+	if took > 2*limit+2*time.Second {
 		t.Errorf("%s took %v, should take %v", what, took, limit)
-	}
-}
-
-// A dying is a connector with sessions that do not live.
-type dying struct {
-	driver.Connector
-	attempts atomic.Int64
-	kill     func(driver.Conn)
-}
-
-func (d *dying) Connect(ctx context.Context) (driver.Conn, error) {
-	d.attempts.Add(1)
-	c, err := d.Connector.Connect(ctx)
-	if err == nil {
-		d.kill(c)
-	}
-	return c, err
-}
-
-// L13: sessions that are dead when they come, or die as soon as they listen, or
-// a moment later, do not have the Listener hurry.
-func TestListenerWithDeadSessionsIsNotHot(t *testing.T) {
-	t.Parallel()
-	slowly := func(c *pgnotify.ListenerConfig) {
-		c.MinBackoff, c.MaxBackoff = 20*time.Millisecond, 200*time.Millisecond
-	}
-	listens := func(after time.Duration) pgfake.Script {
-		return pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), pgfake.Send(pgfake.Complete("LISTEN"), pgfake.Ready('I')),
-			func(*pgfake.Session) error { time.Sleep(after); return nil }}
-	}
-	for name, script := range map[string]pgfake.Script{
-		"accepted":        {},
-		"greeted":         {pgfake.Greet()},
-		"ends at LISTEN":  {pgfake.Greet(), pgfake.Await('Q')},
-		"listens":         listens(0),
-		"listens shortly": listens(30 * time.Millisecond),
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			fake := pgfake.Start(t, script)
-			l, _ := listen(t, fake.DSN(), slowly)
-			wantFewAttempts(t, l, fake.Sessions)
-		})
-	}
-	for name, kill := range map[string]func(*testing.T, *sql.DB) func(driver.Conn){
-		"closed": func(*testing.T, *sql.DB) func(driver.Conn) {
-			return func(c driver.Conn) { c.Close() }
-		},
-		"terminated": func(t *testing.T, db *sql.DB) func(driver.Conn) {
-			return func(c driver.Conn) {
-				pid := c.(*pgnotify.Conn).PID()
-				_, _ = db.ExecContext(testContext(t), "select pg_terminate_backend($1)", pid)
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			d := &dying{Connector: connector(t, dsn(t)), kill: kill(t, open(t, dsn(t)))}
-			l, _ := listenBy(t, d, slowly)
-			wantFewAttempts(t, l, func() int { return int(d.attempts.Load()) })
-		})
-	}
-}
-
-// wantFewAttempts checks how often a Listener connects within a second: about 12
-// times, when it waits for 100 ms on average and for less at first.
-func wantFewAttempts(t *testing.T, l *pgnotify.Listener, attempts func() int) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	began := time.Now()
-	sub, err := l.Subscribe(ctx, "a")
-	if err == nil {
-		defer sub.Close()
-	}
-	<-ctx.Done()
-	n, most := attempts(), int(40*max(1, time.Since(began).Seconds()))
-	t.Logf("%d attempts; Subscribe: %v", n, err)
-	if n < 3 || n > most {
-		t.Errorf("%d attempts, want 3 to %d", n, most)
-	}
-	if err != nil && (!errors.Is(err, context.DeadlineExceeded) || !pgnotify.IsDisconnect(err) && !isClosed(err)) {
-		t.Errorf("it does not tell why: %v", err)
 	}
 }
 
@@ -204,7 +118,7 @@ func TestListenerReportsWhatTheServerRefuses(t *testing.T) {
 	}
 }
 
-// L15, with a real standby.
+// L15, with a real standby, whose health tells that it is one.
 func TestListenerOnAStandby(t *testing.T) {
 	t.Parallel()
 	standby := startStandby(t)
@@ -213,6 +127,10 @@ func TestListenerOnAStandby(t *testing.T) {
 			l, events := listen(t, m.dsn, func(c *pgnotify.ListenerConfig) {
 				c.MinBackoff, c.MaxBackoff = 20*time.Millisecond, 200*time.Millisecond
 			})
+			health, err := l.Ping(testContext(t)) // it has nothing to listen to
+			if err != nil || !health.InRecovery {
+				t.Errorf("%+v, %v", health, err)
+			}
 			wantRefusal(t, l, events, "25006", "")
 		})
 	}
@@ -307,47 +225,6 @@ func TestGapComesWithTheFirstOfItsChannels(t *testing.T) {
 			t.Errorf("%d gaps: %q", found.gaps, wrong)
 		}
 		l.Close()
-	}
-}
-
-// L25: attempts that fail, and events that nobody takes, use no more and more
-// memory, and no goroutines.
-func TestListenerThatFailsForLongStaysSmall(t *testing.T) {
-	const attempts = 500
-	var made atomic.Int64
-	blocked := make(chan struct{})
-	c := connector(t, "host=127.0.0.1 port=1 sslmode=disable", func(c *pgnotify.Config) {
-		c.DialContext = func(context.Context, string, string) (net.Conn, error) {
-			made.Add(1)
-			return nil, fmt.Errorf("no way: %s", strings.Repeat("x", 10_000))
-		}
-	})
-	events := newRecorder()
-	l, err := pgnotify.NewListener(c, &pgnotify.ListenerConfig{
-		MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond, Logger: quiet,
-		OnEvent: func(e pgnotify.ListenerEvent) {
-			<-blocked
-			events.record(e)
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	subscribeLater(t, l, "a")
-	until(t, "100 attempts", func() bool { return made.Load() >= 300 }) // more than there is room for events
-	used, goroutines := heap(), runtime.NumGoroutine()
-	until(t, "more attempts", func() bool { return made.Load() >= 300+attempts })
-	more, moreGoroutines := heap()-used, runtime.NumGoroutine()-goroutines
-	t.Logf("%d more bytes and %d more goroutines after %d more attempts", more, moreGoroutines, attempts)
-	if more > 1<<20 || moreGoroutines > 2 {
-		t.Errorf("%d more bytes, %d more goroutines", more, moreGoroutines)
-	}
-	closeAtOnce(t, l)
-	close(blocked)
-	events.await(t, pgnotify.ListenerClosed, 1)
-	if n := len(events.all()); n > 300 {
-		t.Errorf("%d events were kept", n)
 	}
 }
 

@@ -20,7 +20,7 @@ func TestListenerInBlackHole(t *testing.T) {
 	s := ours(t)
 	for _, m := range modes(t)[:2] { // TCP and TLS
 		for _, unplugged := range []bool{false, true} {
-			t.Run(m.name+map[bool]string{false: ", packets lost", true: ", interface down"}[unplugged], func(t *testing.T) {
+			t.Run(m.name+map[bool]string{false: "/packets lost", true: "/interface down"}[unplugged], func(t *testing.T) {
 				t.Parallel()
 				link := faultnet.Start(t, "tcp", net.JoinHostPort(s.Host(), strconv.Itoa(s.Port())))
 				var elsewhere atomic.Bool

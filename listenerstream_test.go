@@ -5,8 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"runtime"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,92 +58,10 @@ func TestListenThatGotLost(t *testing.T) {
 	})
 }
 
-// L9: CatchUp is called at the start and for a gap, again while it fails, and what
-// comes meanwhile waits behind it.
-func TestCatchUp(t *testing.T) {
-	eachListener(t, func(t *testing.T, db *sql.DB, dsn string) {
-		l, events := listen(t, dsn, quickRetries)
-		channel := uniqueName("a")
-		calls := make(chan pgnotify.Gap)
-		answers := make(chan error)
-		sub := subscribeWith(t, l, pgnotify.SubscriptionConfig{
-			Channels: []string{channel},
-			CatchUp: func(ctx context.Context, gap pgnotify.Gap) error {
-				calls <- gap
-				return <-answers
-			},
-		})
-		catchUp := func(cause pgnotify.GapCause) {
-			t.Helper()
-			for _, err := range []error{errors.New("no"), errors.New("not yet"), nil} {
-				if gap := <-calls; gap.Cause != cause {
-					t.Errorf("%v, want %v", gap, cause)
-				}
-				notify(t, db, channel, fmt.Sprint(err))
-				select {
-				case e := <-sub.Events():
-					t.Errorf("%+v before CatchUp has succeeded", e)
-				default:
-				}
-				answers <- err
-			}
-			for _, want := range []string{"no", "not yet", "<nil>"} {
-				if e := event(t, sub); e.Payload != want || e.Gap != nil {
-					t.Errorf("%+v, want %s", e, want)
-				}
-			}
-		}
-		catchUp(pgnotify.GapSubscribed)
-		terminate(t, db, events.await(t, pgnotify.ListenerConnected, 1).PID)
-		events.await(t, pgnotify.ListenerConnected, 2)
-		catchUp(pgnotify.GapReconnect)
-	})
-}
-
-// A CatchUp may close its subscription and its Listener, and panic.
-func TestCatchUpThatEndsIt(t *testing.T) {
-	t.Parallel()
-	for name, end := range map[string]func(l *pgnotify.Listener, ctx context.Context){
-		"Listener": func(l *pgnotify.Listener, _ context.Context) { l.Close() },
-		"blocked": func(l *pgnotify.Listener, ctx context.Context) {
-			go l.Close()
-			<-ctx.Done()
-		},
-		"panic":  func(l *pgnotify.Listener, _ context.Context) { panic("no") },
-		"Goexit": func(*pgnotify.Listener, context.Context) { runtime.Goexit() },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			l, _ := listen(t, dsn(t), quickRetries)
-			var calls atomic.Int32
-			sub, err := l.SubscribeConfig(testContext(t), pgnotify.SubscriptionConfig{
-				Channels: []string{uniqueName("a")},
-				CatchUp: func(ctx context.Context, _ pgnotify.Gap) error {
-					if calls.Add(1) > 1 {
-						l.Close()
-					} else {
-						end(l, ctx)
-					}
-					return nil
-				},
-			})
-			if err != nil { // CatchUp was faster than Subscribe
-				if !errors.Is(err, pgnotify.ErrClosed) {
-					t.Fatal(err)
-				}
-			} else if _, ok := <-sub.Events(); ok || sub.Err() != pgnotify.ErrClosed {
-				t.Errorf("open %v, %v", ok, sub.Err())
-			}
-			if n := calls.Load(); n != 1 && name != "panic" || n > 2 {
-				t.Errorf("%d calls", n)
-			}
-		})
-	}
-}
-
 // L17: a consumer that never reads holds up nobody.
-func TestConsumerThatNeverReads(t *testing.T) {
-	t.Parallel()
+func TestConsumerThatNeverReads(t *testing.T) { eachTaking(t, testConsumerThatNeverReads) }
+
+func testConsumerThatNeverReads(t *testing.T) {
 	const sent = 100_000
 	db := open(t, dsn(t))
 	l, _ := listen(t, dsn(t))
@@ -337,52 +253,6 @@ func TestSubscriptionAll(t *testing.T) {
 			if !errors.Is(err, pgnotify.ErrClosed) {
 				t.Error(err)
 			}
-		}
-	})
-}
-
-func TestSubscriptionWake(t *testing.T) {
-	eachListener(t, func(t *testing.T, db *sql.DB, dsn string) {
-		l, events := listen(t, dsn)
-		channel := uniqueName("a")
-		sub := subscribe(t, l, channel)
-		ctx := testContext(t)
-		wake := func(maxWait time.Duration) error {
-			t.Helper()
-			start := time.Now()
-			err := sub.Wake(ctx, maxWait)
-			if waited := time.Since(start); err == nil && maxWait < time.Second && waited < maxWait && l.Stats().Queued == 0 {
-				t.Logf("woken after %v of %v", waited, maxWait)
-			}
-			return err
-		}
-		if err := wake(time.Millisecond); err != nil { // the timer
-			t.Error(err)
-		}
-		mustExec(t, db, "select pg_notify($1, i::text) from generate_series(1, 100) i", channel)
-		until(t, "they have come", func() bool { return l.Stats().Queued == 100 })
-		if err := wake(time.Hour); err != nil {
-			t.Error(err)
-		}
-		if n := l.Stats().Queued; n != 0 {
-			t.Errorf("%d are left of a burst", n)
-		}
-		go func() { _ = pgnotify.Notify(ctx, db, channel, "x") }()
-		if err := wake(time.Hour); err != nil {
-			t.Error(err)
-		}
-		terminate(t, db, events.await(t, pgnotify.ListenerConnected, 1).PID)
-		if err := wake(time.Hour); err != nil { // the gap
-			t.Error(err)
-		}
-		ended, cancel := context.WithCancel(ctx)
-		cancel()
-		if err := sub.Wake(ended, time.Hour); !errors.Is(err, context.Canceled) {
-			t.Error(err)
-		}
-		go sub.Close()
-		if err := wake(time.Hour); !errors.Is(err, pgnotify.ErrClosed) {
-			t.Error(err)
 		}
 	})
 }

@@ -18,56 +18,17 @@ import (
 	"github.com/pgnotify/pgnotify/internal/pgfake"
 )
 
-// Acknowledgements of LISTEN and UNLISTEN, for scripted servers.
-func acknowledged(tags ...string) pgfake.Step {
-	var frames [][]byte
-	for _, tag := range tags {
-		frames = append(frames, pgfake.Complete(tag))
-	}
-	return pgfake.Send(append(frames, pgfake.Ready('I'))...)
-}
-
-// L6, L7: a notification that comes as soon as the server has made the last LISTEN, before
-// its answer is complete, is delivered, and the gap stands before it.
-func TestGapStandsBeforeWhatComesWithTheAcknowledgement(t *testing.T) {
-	t.Parallel()
-	lose, lost := make(chan struct{}), make(chan struct{})
-	server := pgfake.Start(t,
-		pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), acknowledged("LISTEN", "LISTEN"),
-			pgfake.WaitFor(lose), pgfake.Send(pgfake.Notification(1, "b", "last"))},
-		pgfake.Script{pgfake.Greet(), pgfake.Await('Q'),
-			pgfake.Send(pgfake.Complete("LISTEN"), pgfake.Complete("LISTEN"), pgfake.Notification(1, "a", "first")),
-			pgfake.WaitFor(lost), pgfake.Send(pgfake.Ready('I'), pgfake.Notification(1, "b", "second")), pgfake.Hang()},
-	)
-	l, _ := listen(t, server.DSN())
-	sub := subscribe(t, l, "a", "b")
-	close(lose)
-	if e := event(t, sub); e.Payload != "last" {
-		t.Errorf("%+v", e)
-	}
-	if gap := event(t, sub).Gap; gap == nil || gap.Cause != pgnotify.GapReconnect {
-		t.Errorf("gap %+v", gap)
-	}
-	if e := event(t, sub); e.Payload != "first" {
-		t.Errorf("%+v", e)
-	}
-	close(lost)
-	if e := event(t, sub); e.Payload != "second" {
-		t.Errorf("%+v", e)
-	}
-}
-
 // L10: Subscribe returns when the present session has acknowledged it, and not
 // because an earlier one had.
 func TestSubscribeWaitsForTheAcknowledgement(t *testing.T) {
 	t.Parallel()
 	asked, goOn := make(chan struct{}, 10), make(chan struct{})
 	note := func(*pgfake.Session) error { asked <- struct{}{}; return nil }
-	server := pgfake.Start(t,
+	_, dsn := scripted(t,
 		pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), acknowledged("LISTEN"), pgfake.Await('Q')}, // lost with the second
 		pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), note, pgfake.WaitFor(goOn), acknowledged("LISTEN", "LISTEN"), pgfake.Hang()},
 	)
-	l, _ := listen(t, server.DSN())
+	l, _ := listen(t, dsn)
 	subscribe(t, l, "a")
 	done := make(chan error, 1)
 	go func() {

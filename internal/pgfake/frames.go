@@ -40,13 +40,28 @@ func report(typ byte, severity, code, message string) []byte {
 
 // Columns returns a RowDescription of columns of the type text.
 func Columns(names ...string) []byte {
-	const table, column, oidText, size, modifier, format = 0, 0, 25, 0xffff, 0xffffffff, 0
+	const oidText = 25
 	var b strings.Builder
 	b.WriteString(half(uint16(len(names))))
 	for _, name := range names {
-		b.WriteString(name + "\x00" + word(table) + half(column) + word(oidText) + half(size) + word(modifier) + half(format))
+		b.WriteString(column(name, oidText))
 	}
 	return Frame('T', b.String())
+}
+
+// ColumnsOf returns a RowDescription of nameless columns of types, given by their OIDs.
+func ColumnsOf(types ...uint32) []byte {
+	var b strings.Builder
+	b.WriteString(half(uint16(len(types))))
+	for _, oid := range types {
+		b.WriteString(column("", oid))
+	}
+	return Frame('T', b.String())
+}
+
+func column(name string, oid uint32) string {
+	const table, column, size, modifier, format = 0, 0, 0xffff, 0xffffffff, 0
+	return name + "\x00" + word(table) + half(column) + word(oid) + half(size) + word(modifier) + half(format)
 }
 
 // Row returns a DataRow.
