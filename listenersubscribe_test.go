@@ -197,14 +197,21 @@ func TestLastLeavesAsAnotherComes(t *testing.T) {
 	all.Wait()
 }
 
-// L23: two subscribers are one LISTEN; one leaves, and the other still hears.
+// L23: two subscribers are one LISTEN, and two more none; one leaves, and the other still
+// hears.
 func TestTwoSubscribersAreOneListen(t *testing.T) {
 	eachListener(t, func(t *testing.T, db *sql.DB, dsn string) {
-		l, _ := listen(t, dsn)
+		v, option := newEavesdropper(t, dsn)
+		l, _ := listenBy(t, connector(t, dsn, option), noHeartbeat)
 		channel := uniqueName("a")
+		listens := listensTo(v, channel)
 		one, two := subscribe(t, l, channel), subscribe(t, l, channel)
+		subscribe(t, l, channel, channel+"_too").Close()
 		if health, err := l.Ping(testContext(t)); err != nil || health.Channels != 1 {
 			t.Errorf("%+v, %v", health, err)
+		}
+		if n := listens(); n != 2 { // one each
+			t.Errorf("%d LISTEN for two channels", n)
 		}
 		one.Close()
 		if _, ok := <-one.Events(); ok || one.Err() != pgnotify.ErrClosed {

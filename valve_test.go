@@ -1,6 +1,7 @@
 package pgnotify_test
 
 import (
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -27,12 +28,16 @@ type valve struct {
 	requests chan struct{}        // closed while they pass
 	answers  chan struct{}        // closed while they pass
 	asked    func(request []byte) // called with what clients say; nil at first
+
+	// ends is nil, or ends the TLS of a client and begins another to the server.
+	ends func(p *pipe) error
 }
 
 // A pipe is one connection through a valve.
 type pipe struct {
 	valve          *valve
 	client, server net.Conn
+	said, answered io.ReadWriter // what passes: the connections, or their TLS
 
 	mu   sync.Mutex // guards left
 	left int        // of the answers until the pipe breaks; negative: it does not
@@ -168,7 +173,7 @@ func (v *valve) accept() {
 			client.Close()
 			continue
 		}
-		p := &pipe{valve: v, client: client, server: server, left: -1}
+		p := &pipe{valve: v, client: client, server: server, said: client, answered: server, left: -1}
 		v.mu.Lock()
 		v.pipes[p] = true
 		v.mu.Unlock()
@@ -176,8 +181,7 @@ func (v *valve) accept() {
 			p.close(false)
 			return
 		}
-		v.tasks.Go(p.passRequests) // both end with the connections; joined by close
-		v.tasks.Go(p.passAnswers)
+		v.tasks.Go(p.pass) // ends with the connections; joined by close
 	}
 }
 
@@ -195,10 +199,20 @@ func (v *valve) passes(which *chan struct{}) bool {
 	}
 }
 
+// pass passes on both ways.
+func (p *pipe) pass() {
+	if ends := p.valve.ends; ends != nil && ends(p) != nil {
+		p.close(false)
+		return
+	}
+	p.valve.tasks.Go(p.passAnswers)
+	p.passRequests()
+}
+
 func (p *pipe) passRequests() {
 	defer p.close(false)
 	for buf := make([]byte, 64<<10); ; {
-		n, err := p.client.Read(buf)
+		n, err := p.said.Read(buf)
 		if n > 0 && p.valve.passes(&p.valve.requests) {
 			p.valve.mu.Lock()
 			asked := p.valve.asked
@@ -206,7 +220,7 @@ func (p *pipe) passRequests() {
 			if asked != nil {
 				asked(buf[:n])
 			}
-			_, _ = p.server.Write(buf[:n])
+			_, _ = p.answered.Write(buf[:n])
 		}
 		if err != nil {
 			p.valve.passes(&p.valve.requests) // an end is not passed on either
@@ -218,10 +232,10 @@ func (p *pipe) passRequests() {
 func (p *pipe) passAnswers() {
 	defer p.close(false)
 	for buf := make([]byte, 64<<10); ; {
-		n, err := p.server.Read(buf)
+		n, err := p.answered.Read(buf)
 		if n > 0 && p.valve.passes(&p.valve.answers) {
 			passing, breaks := p.take(n)
-			_, _ = p.client.Write(buf[:passing])
+			_, _ = p.said.Write(buf[:passing])
 			if breaks {
 				return
 			}
