@@ -26,9 +26,12 @@ func TestListenerClosesAtOnce(t *testing.T) {
 			if name == "chattering" {
 				script = append(pgfake.Script{script[0], reach}, silence.before[1:]...)
 			}
-			l, _ := listen(t, pgfake.Start(t, script).DSN()+silence.parameters)
-			recv(t, reached)
-			closeAtOnce(t, l)
+			dsn := pgfake.Start(t, script).DSN() + silence.parameters
+			closesAtOnce(t, func() *pgnotify.Listener {
+				l, _ := listen(t, dsn)
+				recv(t, reached)
+				return l
+			})
 		})
 	}
 	dial := make(chan struct{}, 1)
@@ -41,17 +44,20 @@ func TestListenerClosesAtOnce(t *testing.T) {
 	}
 	t.Run("dial", func(t *testing.T) {
 		t.Parallel()
-		l, _ := listenBy(t, connector(t, dsn(t), noDial))
-		recv(t, dial)
-		closeAtOnce(t, l)
+		closesAtOnce(t, func() *pgnotify.Listener {
+			l, _ := listenBy(t, connector(t, dsn(t), noDial))
+			recv(t, dial)
+			return l
+		})
 	})
 	t.Run("backoff", func(t *testing.T) {
 		t.Parallel()
-		l, events := listen(t, fmt.Sprintf("host=127.0.0.1 port=%d sslmode=disable", closedPort(t)), func(c *pgnotify.ListenerConfig) {
-			c.MinBackoff, c.MaxBackoff = time.Hour, time.Hour
+		dsn := fmt.Sprintf("host=127.0.0.1 port=%d sslmode=disable", closedPort(t))
+		closesAtOnce(t, func() *pgnotify.Listener {
+			l, events := listen(t, dsn, func(c *pgnotify.ListenerConfig) { c.MinBackoff = time.Hour })
+			events.await(t, pgnotify.ListenerReconnecting, 2)
+			return l
 		})
-		events.await(t, pgnotify.ListenerReconnecting, 2)
-		closeAtOnce(t, l)
 	})
 	answer := pgfake.Send(pgfake.Complete("LISTEN"), pgfake.Ready('I'))
 	for name, steps := range map[string]pgfake.Script{
@@ -64,19 +70,22 @@ func TestListenerClosesAtOnce(t *testing.T) {
 			t.Parallel()
 			reached := make(chan struct{}, 100)
 			script := append(steps, func(*pgfake.Session) error { reached <- struct{}{}; return nil }, pgfake.Drain())
-			l, _ := listen(t, pgfake.Start(t, script).DSN(), func(c *pgnotify.ListenerConfig) {
-				c.Heartbeat, c.HeartbeatTimeout = 10*time.Millisecond, time.Hour
+			dsn := pgfake.Start(t, script).DSN()
+			closesAtOnce(t, func() *pgnotify.Listener {
+				l, _ := listen(t, dsn, func(c *pgnotify.ListenerConfig) {
+					c.Heartbeat, c.HeartbeatTimeout = 10*time.Millisecond, time.Hour
+				})
+				subscribeLater(t, l, "a")
+				recv(t, reached)
+				return l
 			})
-			subscribeLater(t, l, "a")
-			recv(t, reached)
-			closeAtOnce(t, l)
 		})
 	}
 	t.Run("a LISTEN that nobody reads", func(t *testing.T) {
 		t.Parallel()
 		reached := make(chan struct{}, 100)
 		fake := pgfake.Start(t, pgfake.Script{pgfake.Greet(), func(*pgfake.Session) error { reached <- struct{}{}; return nil }, pgfake.Hang()})
-		l, _ := listenBy(t, connector(t, fake.DSN(), func(c *pgnotify.Config) {
+		c := connector(t, fake.DSN(), func(c *pgnotify.Config) {
 			c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 				conn, err := new(net.Dialer).DialContext(ctx, network, address)
 				if err == nil {
@@ -84,15 +93,18 @@ func TestListenerClosesAtOnce(t *testing.T) {
 				}
 				return conn, err
 			}
-		}))
+		})
 		channels := make([]string, 20_000)
 		for i := range channels {
 			channels[i] = fmt.Sprintf("%063d", i)
 		}
-		subscribeLater(t, l, channels...)
-		recv(t, reached)
-		time.Sleep(50 * time.Millisecond) // so that the write is under way
-		closeAtOnce(t, l)
+		closesAtOnce(t, func() *pgnotify.Listener {
+			l, _ := listenBy(t, c)
+			subscribeLater(t, l, channels...)
+			recv(t, reached)
+			time.Sleep(50 * time.Millisecond) // so that the write is under way
+			return l
+		})
 	})
 }
 
@@ -111,20 +123,33 @@ func subscribeLater(t *testing.T, l *pgnotify.Listener, channels ...string) {
 	})
 }
 
-// closeAtOnce closes a Listener, which should take less than 100 ms.
-func closeAtOnce(t testing.TB, l *pgnotify.Listener) {
+// closesAtOnce checks that Close takes less than 100 ms: of one of a few Listeners,
+// because the machine is shared.
+func closesAtOnce(t testing.TB, open func() *pgnotify.Listener) {
+	t.Helper()
+	var took []time.Duration
+	for range 5 {
+		last := closeAtOnce(t, open())
+		if last < 100*time.Millisecond {
+			return
+		}
+		took = append(took, last)
+	}
+	t.Errorf("Close took %v", took)
+}
+
+// closeAtOnce closes a Listener, which should take less than 100 ms and must take less
+// than a second, and returns how long it took.
+func closeAtOnce(t testing.TB, l *pgnotify.Listener) (took time.Duration) {
 	t.Helper()
 	began := time.Now()
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
-	took := time.Since(began)
-	if took > 100*time.Millisecond {
-		t.Logf("Close took %v", took)
-	}
-	if took > time.Second {
+	if took = time.Since(began); took > time.Second {
 		t.Errorf("Close took %v", took)
 	}
+	return took
 }
 
 // L19: a Listener with full queues, over each way to a real server, which has no

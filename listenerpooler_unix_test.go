@@ -20,7 +20,8 @@ import (
 )
 
 // startPgBouncer starts a PgBouncer in front of the test's server, with as many
-// sessions there as size says, and returns a DSN to reach it by.
+// sessions there as size says, and returns a DSN to reach it by. If the test is over TLS,
+// both sides of it are.
 func startPgBouncer(t *testing.T, mode string, size int) string {
 	t.Helper()
 	program, err := exec.LookPath("pgbouncer")
@@ -55,6 +56,11 @@ pool_mode = %s
 default_pool_size = %d
 ignore_startup_parameters = extra_float_digits
 `, target, port, mode, size)
+	sslmode := " sslmode=disable"
+	if overTLS(t) {
+		sslmode = " sslmode=require"
+		settings += poolerTLS(t, folder)
+	}
 	file := filepath.Join(folder, "pgbouncer.ini")
 	if err := os.WriteFile(file, []byte(settings), 0o644); err != nil {
 		t.Fatal(err)
@@ -79,7 +85,41 @@ ignore_startup_parameters = extra_float_digits
 		}
 	})
 	awaitPort(t, port)
-	return fmt.Sprintf("host=127.0.0.1 port=%d user=%s dbname=%s sslmode=disable", port, config.User, config.Database)
+	return fmt.Sprintf("host=127.0.0.1 port=%d user=%s dbname=%s", port, config.User, config.Database) + sslmode
+}
+
+// poolerTLS returns settings for TLS on both sides, with a certificate in a folder.
+func poolerTLS(t *testing.T, folder string) string {
+	t.Helper()
+	cert, key, err := newCertificate("pooler", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{"cert": certPEM(cert), "key": keyPEM(key)}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fmt.Sprintf(`server_tls_sslmode = require
+client_tls_sslmode = require
+client_tls_cert_file = %[1]s/cert
+client_tls_key_file = %[1]s/key
+`, folder)
+}
+
+// eachPooler runs a test over plain TCP and over TLS.
+func eachPooler(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	t.Parallel()
+	for _, m := range modes(t) {
+		if m.name != "unix" {
+			t.Run(m.name, func(t *testing.T) {
+				t.Parallel()
+				f(t)
+			})
+		}
+	}
 }
 
 // nobody is the user and the group of who needs no rights.
@@ -112,8 +152,9 @@ func awaitPort(t *testing.T, port int) {
 
 func probing(c *pgnotify.ListenerConfig) { c.DeliveryProbe = true }
 
-func TestPoolerInSessionMode(t *testing.T) {
-	t.Parallel()
+func TestPoolerInSessionMode(t *testing.T) { eachPooler(t, testPoolerInSessionMode) }
+
+func testPoolerInSessionMode(t *testing.T) {
 	db := open(t, dsn(t))
 	l, _ := listen(t, startPgBouncer(t, "session", 2), probing)
 	channel := uniqueName("a")
@@ -125,8 +166,9 @@ func TestPoolerInSessionMode(t *testing.T) {
 }
 
 // L16: the probe tells that notifications will not arrive.
-func TestPoolerInTransactionMode(t *testing.T) {
-	t.Parallel()
+func TestPoolerInTransactionMode(t *testing.T) { eachPooler(t, testPoolerInTransactionMode) }
+
+func testPoolerInTransactionMode(t *testing.T) {
 	l, events := listen(t, startPgBouncer(t, "transaction", 2), probing, func(c *pgnotify.ListenerConfig) {
 		c.HeartbeatTimeout = 200 * time.Millisecond
 	})

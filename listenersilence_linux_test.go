@@ -2,6 +2,7 @@ package pgnotify_test
 
 import (
 	"context"
+	"database/sql"
 	"net"
 	"strconv"
 	"sync/atomic"
@@ -110,8 +111,8 @@ func TestListenerClosesInBlackHole(t *testing.T) {
 	}
 }
 
-// L24: the Listener follows a failover to the server that takes writes, whether the
-// old one dies or is cut off.
+// L24: a Listener follows a failover to the server that takes writes, whether the old
+// one dies or is cut off, over plain TCP and over TLS.
 func TestListenerFollowsThePrimary(t *testing.T) {
 	t.Parallel()
 	for name, partition := range map[string]bool{"crash": false, "partition": true} {
@@ -119,18 +120,23 @@ func TestListenerFollowsThePrimary(t *testing.T) {
 			t.Parallel()
 			p := startPair(t)
 			fail, option := p.fault(t, partition)
-			l, events := listenBy(t, connector(t, p.dsn(), option, within(time.Second)), impatient)
-			channel := uniqueName("a")
-			sub := subscribe(t, l, channel)
-			notify(t, open(t, p.primary.DSN()), channel, "before")
-			wantPayload(t, sub, "before")
+			reasons := []pgnotify.DisconnectReason{pgnotify.AdminShutdown, pgnotify.CrashShutdown, pgnotify.PeerClosed}
+			if partition {
+				reasons = []pgnotify.DisconnectReason{pgnotify.NetworkTimeout}
+			}
+			var followers []*follower
+			for _, dsn := range []string{p.dsn(), p.secureDSN()} {
+				f := &follower{channel: uniqueName("a")}
+				f.l, f.events = listenBy(t, connector(t, dsn, option, within(time.Second)), impatient)
+				f.sub = subscribe(t, f.l, f.channel)
+				notify(t, open(t, p.primary.DSN()), f.channel, "before")
+				wantPayload(t, f.sub, "before")
+				followers = append(followers, f)
+			}
 			began := time.Now()
 			fail()
-			lost := events.await(t, pgnotify.ListenerDisconnected, 1)
-			if partition {
-				wantLostFor(t, lost.Err, pgnotify.NetworkTimeout)
-			} else {
-				wantLostFor(t, lost.Err, pgnotify.AdminShutdown, pgnotify.CrashShutdown, pgnotify.PeerClosed)
+			for _, f := range followers {
+				wantLostFor(t, f.events.await(t, pgnotify.ListenerDisconnected, 1).Err, reasons...)
 			}
 			t.Logf("noticed after %v", time.Since(began))
 			standby := open(t, p.standby.DSN())
@@ -138,19 +144,35 @@ func TestListenerFollowsThePrimary(t *testing.T) {
 				t.Fatal("not promoted")
 			}
 			promoted := time.Now()
-			again := events.await(t, pgnotify.ListenerConnected, 2)
-			t.Logf("connected %v after the promotion, to %s", time.Since(promoted), again.Host)
-			wantPID := queryValue[bool](t, standby, "select exists (select from pg_stat_activity where pid = $1 and application_name = $2)", again.PID, appName)
-			if !wantPID {
-				t.Errorf("process %d is not the new primary's", again.PID)
+			for i, f := range followers {
+				f.wantOn(t, standby, i == 1, reasons)
 			}
-			notify(t, standby, channel, "after")
-			wantGap(t, sub, pgnotify.NetworkTimeout, pgnotify.AdminShutdown, pgnotify.CrashShutdown, pgnotify.PeerClosed)
-			wantPayload(t, sub, "after")
-			health, err := l.Ping(testContext(t))
-			if err != nil || health.InRecovery || health.Channels != 1 {
-				t.Errorf("%+v, %v", health, err)
-			}
+			t.Logf("connected %v after the promotion", time.Since(promoted))
 		})
+	}
+}
+
+// A follower is a Listener of a pair of servers.
+type follower struct {
+	l       *pgnotify.Listener
+	events  *recorder
+	channel string
+	sub     *pgnotify.Subscription
+}
+
+// wantOn checks that a follower has come to another server, with or without TLS.
+func (f *follower) wantOn(t *testing.T, server *sql.DB, secure bool, reasons []pgnotify.DisconnectReason) {
+	t.Helper()
+	again := f.events.await(t, pgnotify.ListenerConnected, 2)
+	if !queryValue[bool](t, server, `select exists (select from pg_stat_activity join pg_stat_ssl using (pid)
+		where pid = $1 and application_name = $2 and ssl = $3)`, again.PID, appName, secure) {
+		t.Errorf("process %d is not the new primary's, or TLS is not %v", again.PID, secure)
+	}
+	notify(t, server, f.channel, "after")
+	wantGap(t, f.sub, reasons...)
+	wantPayload(t, f.sub, "after")
+	health, err := f.l.Ping(testContext(t))
+	if err != nil || health.InRecovery || health.Channels != 1 {
+		t.Errorf("%+v, %v", health, err)
 	}
 }

@@ -22,6 +22,7 @@ import (
 type pair struct {
 	primary, standby *pgserver.Server
 	table            string
+	ca               string // file with the certificate that signed the servers'
 }
 
 func startPair(t *testing.T) *pair {
@@ -45,6 +46,12 @@ func startPair(t *testing.T) *pair {
 	p.primary = start(func() (*pgserver.Server, error) {
 		return pgserver.Start(ctx, pgserver.Options{Sources: []pgserver.Source{source}, Image: os.Getenv("PGNOTIFY_TEST_IMAGE")})
 	})
+	equipped := &testServer{Server: p.primary, dsn: p.primary.DSN()}
+	t.Cleanup(func() { os.RemoveAll(equipped.folder) })
+	if err := equipped.equip(ctx); err != nil {
+		t.Fatal(err)
+	}
+	p.ca = equipped.ca
 	p.standby = start(func() (*pgserver.Server, error) { return p.primary.StartStandby(ctx) })
 	mustExec(t, open(t, p.primary.DSN()), "create table "+p.table+" (id text)")
 	standby := open(t, p.standby.DSN())
@@ -59,6 +66,12 @@ func (p *pair) dsn() string {
 	return fmt.Sprintf("%s host=%s,%s port=%d,%d target_session_attrs=read-write connect_timeout=2",
 		p.primary.DSN(), p.primary.Host(), p.standby.Host(), p.primary.Port(), p.standby.Port()) +
 		keepalives + userTimeout
+}
+
+// secureDSN is dsn over TLS.
+func (p *pair) secureDSN() string {
+	return p.dsn() + fmt.Sprintf(" sslmode=verify-full host=localhost,localhost hostaddr=%s,%s sslrootcert=%s",
+		p.primary.Host(), p.standby.Host(), p.ca)
 }
 
 // A writer inserts numbers until it is stopped, each once whatever comes of it.
