@@ -98,3 +98,40 @@ func TestLargestSettings(t *testing.T) {
 		}
 	}
 }
+
+// Passwords rotate: BeforeConnect gives another one for each session, and the Listener
+// comes back with it when the old one is not good any more.
+func TestListenerWithRotatingPasswords(t *testing.T) {
+	t.Parallel()
+	db := open(t, ours(t).DSN())
+	for _, m := range modes(t)[:2] { // in turn: there is one role
+		t.Run(m.name, func(t *testing.T) {
+			var password atomic.Value
+			rotate := func() {
+				password.Store(uniqueName("hush"))
+				mustExec(t, db, "alter role t_rotated password '"+password.Load().(string)+"'")
+			}
+			rotate()
+			before := m.dsn + " user=t_rotated password=" + password.Load().(string)
+			l, events := listenBy(t, connector(t, before, func(c *pgnotify.Config) {
+				c.BeforeConnect = func(_ context.Context, c *pgnotify.Config) error {
+					c.Password = password.Load().(string)
+					return nil
+				}
+			}), impatient)
+			channel := uniqueName("a")
+			sub := subscribe(t, l, channel)
+			for i := range 2 {
+				rotate()
+				terminate(t, db, events.await(t, pgnotify.ListenerConnected, i+1).PID)
+				events.await(t, pgnotify.ListenerConnected, i+2)
+				wantGap(t, sub, pgnotify.AdminShutdown)
+				notify(t, db, channel, "x")
+				wantPayload(t, sub, "x")
+			}
+			if code := serverError(t, connectError(t, before)).Code; code != "28P01" {
+				t.Errorf("the first password: %s", code)
+			}
+		})
+	}
+}

@@ -22,3 +22,31 @@ func TestCeiling(t *testing.T) {
 		}
 	}
 }
+
+// Full jitter: a wait is anything from nothing to below the ceiling, so that Listeners
+// which lose their sessions together do not come back together.
+func TestBackoffIsFullJitter(t *testing.T) {
+	t.Parallel()
+	l := &Listener{config: ListenerConfig{MinBackoff: time.Millisecond, MaxBackoff: time.Second}}
+	for failures := 2; failures < 20; failures++ {
+		ceiling, low, high := l.ceiling(failures-1), 0, 0
+		for range 1000 {
+			switch d := l.backoff(failures); {
+			case d < 0 || d >= ceiling:
+				t.Fatalf("after %d failures %v, not below %v", failures, d, ceiling)
+			case d < ceiling/4:
+				low++
+			case d > ceiling*3/4:
+				high++
+			}
+		}
+		if low < 100 || high < 100 { // of 250
+			t.Errorf("after %d failures, %d of 1000 are in the lowest quarter, %d in the highest", failures, low, high)
+		}
+	}
+	for failures := range 2 {
+		if d := l.backoff(failures); d != 0 {
+			t.Errorf("after %d failures %v", failures, d)
+		}
+	}
+}
