@@ -42,7 +42,7 @@ func TestListenerWithDeadSessionsIsNotHot(t *testing.T) {
 		"greeted":         {pgfake.Greet()},
 		"ends at LISTEN":  {pgfake.Greet(), pgfake.Await('Q')},
 		"listens":         listens(0),
-		"listens shortly": listens(30 * time.Millisecond), // longer than the first wait
+		"listens shortly": listens(100 * time.Millisecond), // longer than the first waits
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
