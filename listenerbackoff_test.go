@@ -127,3 +127,24 @@ func wantGrowing(t *testing.T, events []pgnotify.ListenerEvent) {
 		last = e
 	}
 }
+
+// L5: a session that has lived for a second is good, however long the outage before it
+// was: when it is lost, the first attempt comes at once.
+func TestFirstRetryAfterALongOutageComesAtOnce(t *testing.T) {
+	eachListener(t, func(t *testing.T, db *sql.DB, dsn string) {
+		const good = time.Second
+		var down atomic.Bool
+		down.Store(true)
+		l, events := listenBy(t, &gate{connector(t, dsn), &down}) // after six failures it waits for up to 1.6 s
+		events.await(t, pgnotify.ListenerReconnecting, 6)
+		down.Store(false)
+		pid := events.await(t, pgnotify.ListenerConnected, 1).PID
+		since := mustPingListener(t, l).ConnectedSince
+		until(t, "the session is a good one", func() bool { return time.Since(since) > good })
+		before := len(events.all(pgnotify.ListenerReconnecting))
+		terminate(t, db, pid)
+		if e := events.await(t, pgnotify.ListenerReconnecting, before+1); e.Attempt != 1 || e.Delay != 0 {
+			t.Errorf("%v, after a session of %v", e, e.Time.Sub(since))
+		}
+	})
+}
