@@ -65,7 +65,7 @@ func (n *notes) setParameter(body []byte, stale bool) error {
 	} else if err := n.changeParameterLocked(string(name), string(body)); err != nil {
 		return err
 	}
-	if n.settledLocked() && isMeaningful(string(name)) {
+	if n.settledLocked() && !isHarmless(string(name)) {
 		n.outdated.Store(true)
 	}
 	if stale && !slices.Contains(n.stale, string(name)) {
@@ -74,12 +74,11 @@ func (n *notes) setParameter(body []byte, stale bool) error {
 	return nil
 }
 
-// isMeaningful reports whether a parameter affects how names or literals are read when
-// a statement is prepared.
-func isMeaningful(name string) bool {
+// isHarmless reports whether a parameter affects neither how names and literals are read
+// when a statement is prepared nor what they stand for.
+func isHarmless(name string) bool {
 	switch name {
-	case "TimeZone", "DateStyle", "IntervalStyle", "standard_conforming_strings", // literals
-		"search_path", "session_authorization": // names; the former since PostgreSQL 18
+	case "application_name", "default_transaction_read_only", "in_hot_standby", "scram_iterations", "server_version":
 		return true
 	}
 	return false
@@ -196,7 +195,7 @@ var (
 	tagRollback = []byte("ROLLBACK\x00")
 
 	tagDeallocate = []byte("DEALLOCATE")
-	tagDiscardAll = []byte("DISCARD ALL\x00")
+	tagDiscard    = []byte("DISCARD")
 )
 
 // tag examines the tag of a CommandComplete and reports whether it made a LISTEN take

@@ -394,7 +394,7 @@ func (s *scanner) complete(tag []byte) error {
 	if bytes.Equal(tag, tagListen) || bytes.Equal(tag, tagUnlisten) {
 		s.notes.listens.Add(1)
 	}
-	if tag[0] == 'D' && (bytes.HasPrefix(tag, tagDeallocate) || bytes.Equal(tag, tagDiscardAll)) {
+	if tag[0] == 'D' && (bytes.HasPrefix(tag, tagDeallocate) || bytes.HasPrefix(tag, tagDiscard)) {
 		s.notes.outdated.Store(true)
 	}
 	return nil

@@ -170,8 +170,8 @@ func (c *Conn) CloseLater(name string) { c.names.forgotten = append(c.names.forg
 // accepted its arguments. If not, nothing was executed.
 func (c *Conn) Bound() bool { return c.notes.bound.Load() }
 
-// Outdated reports, once, whether DEALLOCATE or DISCARD ALL was run, or a setting has
-// changed that affects how the server reads statements when they are prepared.
+// Outdated reports, once, whether DEALLOCATE or DISCARD was run, or a setting has changed
+// that may affect how the server reads statements when they are prepared.
 func (c *Conn) Outdated() bool {
 	return c.notes.outdated.Load() && c.notes.outdated.Swap(false)
 }
