@@ -41,10 +41,9 @@ func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue)
 		return nil, err
 	}
 	defer c.s.end(&err)
-	if c.s.keeps(query, args) {
-		return c.s.execKept(query, args)
+	if e, keeps := c.s.keeps(query, args); keeps {
+		return c.s.execKept(query, e, args)
 	}
-	c.s.heed(query, args)
 	return c.s.pq.ExecContext(background, query, args)
 }
 
@@ -66,10 +65,9 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 		return nil, err
 	}
 	defer c.s.end(&err)
-	if c.s.keeps(query, args) {
-		return c.s.queryKept(query, args)
+	if e, keeps := c.s.keeps(query, args); keeps {
+		return c.s.queryKept(query, e, args)
 	}
-	c.s.heed(query, args)
 	inner, err := c.s.pq.QueryContext(background, query, args)
 	if err != nil {
 		return nil, err
@@ -99,11 +97,15 @@ func (c *Conn) PrepareContext(ctx context.Context, query string) (_ driver.Stmt,
 		return nil, err
 	}
 	defer c.s.end(&err)
+	e := c.s.effectsOf(query)
+	if beginsCopy(query) { // it runs now, and may be something else to the server
+		c.s.heed(e, nil)
+	}
 	inner, err := c.s.pq.PrepareContext(background, query)
 	if err != nil {
 		return nil, err
 	}
-	return newStmt(c.s, inner, query), nil
+	return newStmt(c.s, inner, query, e), nil
 }
 
 // Prepare implements [driver.Conn].

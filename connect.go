@@ -197,7 +197,7 @@ func (a *attempt) start(ctx context.Context, route transport.Route) (*session, *
 	if err != nil {
 		return nil, nil, err
 	}
-	s := newSession(a.c.config, link)
+	s := newSession(a.c, link)
 	stop := context.AfterFunc(ctx, func() { _ = link.Abort() })
 	err = a.startLibpq(s)
 	if !stop() {

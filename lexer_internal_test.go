@@ -113,5 +113,6 @@ func FuzzLexer(f *testing.F) {
 		if want := tokensOf(text, plain); l.kind == tokenEnd && !slices.Equal(got, want) {
 			t.Errorf("%q, with other comments %q", want, got)
 		}
+		readEffects(text, plain)
 	})
 }

@@ -31,6 +31,8 @@ type operation struct {
 	goesOn     bool        // the answer outlives the call: rows, COPY
 	failed     bool        // the last request failed: the server may be about to end the session
 	outdated   bool        // kept statements may have another meaning; see review
+	tells      bool        // those of other sessions may, once the transaction is committed; see tell
+	commits    bool        // the request may commit a transaction and begin another one
 	rows       *rows       // the open rows; for database/sql only, as copy
 	copy       *copyStmt   // the COPY under way, for database/sql only, which calls one method at a time
 	unfinished *unfinished // stays nil for most sessions
@@ -177,6 +179,7 @@ func (s *session) finish(err *error) {
 		s.wire.Abort(&libpqError{*err})
 	}
 	s.dropUnlistened()
+	s.tell()
 	s.op.failed = *err != nil
 	*err = s.translate(*err, canceled)
 	s.op.ctx = nil

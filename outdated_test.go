@@ -12,24 +12,39 @@ import (
 )
 
 // A script is a sequence of queries, with S_ for a schema of its own, each with its
-// arguments behind " <- ".
+// arguments behind " <- ". Behind "2> " it is one of a second session of the pool; behind
+// "x7 " it is run seven times, by when the server may have a plan for any argument. ␊, ␍
+// and ␌ stand for the characters they name.
 type script string
 
 // run returns what the queries of a script have answered, and their errors.
-func (s script) run(t *testing.T, c *sql.Conn) (answers []string) {
+func (s script) run(t *testing.T, db *sql.DB) (answers []string) {
 	t.Helper()
 	schema := uniqueName("s")
-	mustExec(t, c, "create schema "+schema)
-	t.Cleanup(func() { mustExec(t, c, "rollback; reset all; drop schema "+schema+" cascade") })
+	first, second := borrow(t, db), borrow(t, db)
+	mustExec(t, first, "create schema "+schema)
+	t.Cleanup(func() {
+		mustExec(t, second, "rollback; reset all")
+		mustExec(t, first, "rollback; reset all; drop schema if exists "+schema+" cascade")
+	})
 	for line := range strings.Lines(string(s)) {
 		line = strings.TrimSpace(line)
-		query, list, _ := strings.Cut(strings.ReplaceAll(line, "S_", schema), " <- ")
+		query, list, _ := strings.Cut(strings.NewReplacer("S_", schema, "␊", "\n", "␍", "\r", "␌", "\f").Replace(line), " <- ")
+		query, isSecond := strings.CutPrefix(query, "2> ")
+		query, often := strings.CutPrefix(query, "x7 ")
+		c, times := first, 1
+		if isSecond {
+			c = second
+		}
+		if often {
+			times = 7
+		}
 		var args []any
 		for arg := range strings.FieldsSeq(list) {
 			args = append(args, arg)
 		}
-		if query != "" {
-			answers = append(answers, line+": "+answer(t, c, query, args...))
+		for ; query != "" && times > 0; times-- {
+			answers = append(answers, line+": "+strings.ReplaceAll(answer(t, c, query, args...), schema, "S_"))
 		}
 	}
 	return answers
@@ -68,13 +83,7 @@ func answer(t *testing.T, c *sql.Conn, query string, args ...any) string {
 // which are prepared each time: of literals, names, and types.
 func TestKeptStatementsMeanWhatLibpqsMean(t *testing.T) {
 	t.Parallel()
-	libpq, err := sql.Open("postgres", dsn(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { libpq.Close() })
-	ours := open(t, dsn(t))
-	for name, s := range map[string]script{
+	compareWithLibpq(t, map[string]script{
 		"time zone": `
 			set timezone = 'UTC'
 			select extract(epoch from '2024-01-01 00:00'::timestamptz)::bigint, $1::int <- 1
@@ -176,9 +185,20 @@ func TestKeptStatementsMeanWhatLibpqsMean(t *testing.T) {
 			select array_to_string('{a,NULL}'::text[], ',', 'none'), $1::int <- 1
 			reset all
 			select array_to_string('{a,NULL}'::text[], ',', 'none'), $1::int <- 1`,
-	} {
+	})
+}
+
+// compareWithLibpq runs scripts by both drivers.
+func compareWithLibpq(t *testing.T, scripts map[string]script) {
+	libpq, err := sql.Open("postgres", dsn(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { libpq.Close() })
+	ours := open(t, dsn(t))
+	for name, s := range scripts {
 		t.Run(name, func(t *testing.T) {
-			got, want := s.run(t, take(t, ours).Conn), s.run(t, borrow(t, libpq))
+			got, want := s.run(t, ours), s.run(t, libpq)
 			for i := range want {
 				if got[i] != want[i] {
 					t.Errorf("%s, lib/pq %s", got[i], want[i])
@@ -206,14 +226,21 @@ func borrow(t *testing.T, db *sql.DB) *sql.Conn {
 func TestNowIsNow(t *testing.T) {
 	t.Parallel()
 	s := take(t, open(t, dsn(t)))
-	const query = "select 'Now'::timestamptz::text || $1::text"
-	if a, b := queryValue[string](t, s, query, ""), queryValue[string](t, s, query, ""); a == b {
-		t.Errorf("twice %s", a)
+	for _, literal := range []string{
+		"'Now'::timestamptz", "'now()'::timestamptz", "'now ( )'::timestamptz", "'now_'::timestamptz", "$x$now$x$::timestamptz",
+		`1 as "it's", 'now'::timestamptz`, `E'\x6eow'::timestamptz`, `U&'n\006Fw'::timestamptz`, "U&'n!006Fw' uescape '!'::timestamptz",
+		"'n'\n'ow'::timestamptz", "'n' -- x\r'ow'::timestamptz", "timestamp /* ' */ 'now'", "'{now}'::timestamptz[]", "'[now,]'::tstzrange",
+	} {
+		query := "select $1::text, " + literal
+		a, b := answer(t, s.Conn, query, "x"), answer(t, s.Conn, query, "x")
+		if a == b || a == "error" || b == "error" {
+			t.Errorf("%s: %s, then %s", query, a, b)
+		}
 	}
 	for range 2 {
-		queryValue[bool](t, s, "select 'a' < 'b' and now() < $1::timestamptz", "2000-01-01")
+		queryValue[bool](t, s, "select 'known' < 'b' and now() < $1::timestamptz", "2000-01-01")
 	}
-	if got, want := kept(t, s), "select 'a' < 'b' and now() < $1::timestamptz"; got != want {
+	if got, want := kept(t, s), "select 'known' < 'b' and now() < $1::timestamptz"; got != want {
 		t.Errorf("kept %q, want %q", got, want)
 	}
 }
@@ -224,7 +251,9 @@ func TestHarmlessSettingsKeepStatements(t *testing.T) {
 	s := take(t, open(t, dsn(t)))
 	for _, query := range []string{
 		"set statement_timeout = 0", "set local app.role = 'x'", "select set_config('app.schema', 'y', true)",
-		"update pg_class set relname = relname where false", "set timezone = default", // as it was: the server reports nothing
+		"update pg_class set relname = relname where false", "select 'drop', e'it\\'s' -- create", "set application_name = 'a'",
+		"savepoint a; rollback to a; release a", "insert into pg_class select * from pg_class where false",
+		`select 'a\b'`,
 	} {
 		for range 2 {
 			mustExec(t, s, "begin")

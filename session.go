@@ -40,6 +40,9 @@ type session struct {
 	op         operation   // of whoever has the turn
 	statements *statements // likewise; nil until one is kept
 
+	meanings *atomic.Uint64 // the connector's; see Connector
+	seen     uint64         // of them; of whoever has the turn
+
 	hearing    atomic.Pointer[hearing]       // nil until it is needed
 	watch      atomic.Pointer[fdwatch.Watch] // nil where the socket cannot be watched
 	hungUp     atomic.Bool                   // whoever frees the turn must look at the socket
@@ -61,8 +64,8 @@ type session struct {
 
 // newSession returns a session on which nothing has been said yet. Its turn is taken
 // for the start-up, so callbacks that use it wait.
-func newSession(config *Config, link *transport.Conn) *session {
-	s := &session{config: config, link: link}
+func newSession(c *Connector, link *transport.Conn) *session {
+	s := &session{config: c.config, link: link, meanings: c.meanings, seen: c.meanings.Load()}
 	s.self = Conn{s: s}
 	if socket, ok := link.Socket.(syscall.Conn); ok {
 		s.socket, _ = socket.SyscallConn()

@@ -24,6 +24,10 @@ func (c *Config) statementCacheSize() int {
 	return c.StatementCacheSize
 }
 
+func (c *Config) keepsStatements() bool {
+	return c.statementCacheSize() > 0 && !c.BinaryParameters
+}
+
 // A statement is a prepared statement that a session keeps for a query with arguments,
 // so that the query needs one round trip where lib/pq needs two.
 type statement struct {
@@ -31,7 +35,7 @@ type statement struct {
 	name     string // as the server knows it
 	inner    libpqStmt
 	readOnly bool // see isReadOnly
-	sets     bool // see mayChangeMeaning
+	effects  effects
 	reused   bool // it was prepared for an earlier request
 }
 
@@ -73,22 +77,27 @@ func (c *statements) remove(query string) *statement {
 	return st
 }
 
-// keeps reports whether the statement of a query with arguments is kept. That of a COPY
-// is not: preparing a COPY begins it.
-func (s *session) keeps(query string, args []driver.NamedValue) bool {
-	if len(args) == 0 || query == "" || len(query) > maxCachedQuery || s.op.outdated ||
-		s.config.statementCacheSize() <= 0 || s.config.BinaryParameters {
-		return false
+// keeps reports whether the statement of a query is kept, and what the effects of the
+// query are. That of a COPY is not kept: preparing a COPY begins it. If it is not kept,
+// keeps heeds the effects.
+func (s *session) keeps(query string, args []driver.NamedValue) (e effects, keeps bool) {
+	may := len(args) > 0 && query != "" && len(query) <= maxCachedQuery && !s.op.outdated && s.config.keepsStatements()
+	if may && s.statements != nil {
+		if kept := s.statements.byQuery[query]; kept != nil {
+			return kept.Value.(*statement).effects, true
+		}
 	}
-	if s.statements != nil && s.statements.byQuery[query] != nil {
-		return true
+	e = s.effectsOf(query)
+	if may && !e.forgets && !e.clock && !beginsCopy(query) {
+		return e, true
 	}
-	return !beginsCopy(query) && !readsClock(query)
+	s.heed(e, args)
+	return e, false
 }
 
-// statement returns the statement of a query, prepared if need be. An evicted statement
-// is closed with the next one that is prepared.
-func (s *session) statement(query string) (*statement, error) {
+// statement returns the statement of a query with its effects, prepared if need be. An
+// evicted statement is closed with the next one that is prepared.
+func (s *session) statement(query string, e effects) (*statement, error) {
 	if s.statements == nil {
 		s.statements = new(statements)
 	}
@@ -104,7 +113,7 @@ func (s *session) statement(query string) (*statement, error) {
 		return nil, err
 	}
 	st := &statement{query: query, name: s.wire.Prepared(), inner: inner.(libpqStmt),
-		readOnly: isReadOnly(query), sets: mayChangeMeaning(query)}
+		readOnly: isReadOnly(query), effects: e}
 	s.statements.add(st)
 	return st, nil
 }
@@ -112,21 +121,21 @@ func (s *session) statement(query string) (*statement, error) {
 // ready returns the statement of a query, ready to be executed with args. A context
 // that ended while the statement was prepared found nothing to cancel, so ready checks
 // it.
-func (s *session) ready(query string, args []driver.NamedValue) (*statement, error) {
-	st, err := s.statement(query)
+func (s *session) ready(query string, e effects, args []driver.NamedValue) (*statement, error) {
+	st, err := s.statement(query, e)
 	if err == nil && !st.reused {
 		err = s.op.ctx.Err()
 	}
-	if err == nil && st.sets {
-		s.heed(query, args)
+	if err == nil {
+		s.heed(e, args)
 	}
 	return st, err
 }
 
 // execKept is ExecContext with a kept statement.
-func (s *session) execKept(query string, args []driver.NamedValue) (driver.Result, error) {
+func (s *session) execKept(query string, e effects, args []driver.NamedValue) (driver.Result, error) {
 	for again := false; ; again = true {
-		st, err := s.ready(query, args)
+		st, err := s.ready(query, e, args)
 		if err != nil {
 			return nil, err
 		}
@@ -138,9 +147,9 @@ func (s *session) execKept(query string, args []driver.NamedValue) (driver.Resul
 }
 
 // queryKept is QueryContext with a kept statement.
-func (s *session) queryKept(query string, args []driver.NamedValue) (driver.Rows, error) {
+func (s *session) queryKept(query string, e effects, args []driver.NamedValue) (driver.Rows, error) {
 	for again := false; ; again = true {
-		st, err := s.ready(query, args)
+		st, err := s.ready(query, e, args)
 		if err != nil {
 			return nil, err
 		}

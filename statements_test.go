@@ -306,11 +306,11 @@ func TestStatementNamesAreUnique(t *testing.T) {
 	}
 }
 
-// The server keeps the types of a statement's arguments when another session gives a
+// The server keeps the types of a statement's arguments when another program gives a
 // column another one. Errors that come of that do not last.
 func TestStatementWhoseColumnHasAnotherType(t *testing.T) {
 	t.Parallel()
-	db := open(t, dsn(t))
+	db, others := open(t, dsn(t)), open(t, dsn(t))
 	for name, c := range map[string]struct {
 		from, to, query string
 		first, then     any
@@ -327,7 +327,7 @@ func TestStatementWhoseColumnHasAnotherType(t *testing.T) {
 		"not allowed":      {"information_schema.cardinal_number", "int", "insert into %s (id) values ($1)", 1, -1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, other := take(t, db), take(t, db)
+			s, other := take(t, db), take(t, others)
 			table := uniqueName("t")
 			mustExec(t, other, fmt.Sprintf("create table %s (id %s)", table, c.from))
 			t.Cleanup(func() { mustExec(t, db, "drop table "+table) })

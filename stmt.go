@@ -20,10 +20,9 @@ type libpqCopy interface {
 }
 
 // newStmt wraps what lib/pq prepared: a statement, or a COPY that is now under way.
-func newStmt(s *session, inner driver.Stmt, query string) driver.Stmt {
+func newStmt(s *session, inner driver.Stmt, query string, e effects) driver.Stmt {
 	if st, ok := inner.(libpqStmt); ok {
-		return &stmt{s: s, inner: st, query: query, name: s.wire.Prepared(),
-			readOnly: isReadOnly(query), sets: mayChangeMeaning(query)}
+		return &stmt{s: s, inner: st, name: s.wire.Prepared(), readOnly: isReadOnly(query), effects: e}
 	}
 	s.detach() // each step has its own context
 	s.op.goesOn = true
@@ -37,10 +36,9 @@ func newStmt(s *session, inner driver.Stmt, query string) driver.Stmt {
 type stmt struct {
 	s        *session
 	inner    libpqStmt
-	query    string
 	name     string // as the server knows it
 	readOnly bool   // see isReadOnly
-	sets     bool   // see mayChangeMeaning
+	effects  effects
 }
 
 var (
@@ -56,9 +54,7 @@ func (st *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (_ dr
 		return nil, err
 	}
 	defer st.s.end(&err)
-	if st.sets {
-		st.s.heed(st.query, args)
-	}
+	st.s.heed(st.effects, args)
 	return st.inner.ExecContext(background, args)
 }
 
@@ -67,9 +63,7 @@ func (st *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (_ d
 		return nil, err
 	}
 	defer st.s.end(&err)
-	if st.sets {
-		st.s.heed(st.query, args)
-	}
+	st.s.heed(st.effects, args)
 	inner, err := st.inner.QueryContext(background, args)
 	if err != nil {
 		return nil, err

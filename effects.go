@@ -1,0 +1,189 @@
+package pgnotify
+
+import "strconv"
+
+// effects are what a query does to kept statements, as far as its text shows. What is not
+// known to be harmless is not.
+type effects struct {
+	forgets bool   // statements of the session may mean something else afterwards
+	tells   bool   // those of other sessions too, once it is committed
+	commits bool   // it may commit a transaction, and begin another one
+	clock   bool   // a literal may stand for the present time, so its own statement is not kept
+	setting uint16 // the number of the argument that names a setting for set_config; 0: none
+}
+
+// An effectsReader reads the effects of a query token by token.
+type effectsReader struct {
+	lexer
+	effects
+
+	// Of the statement under way:
+	depth   int    // of parentheses
+	selects bool   // it has a SELECT outside parentheses
+	last    string // the token before this one; "" at the beginning
+	into    bool   // the token before this one is the INSERT or MERGE of INSERT INTO
+}
+
+// readEffects returns the effects of a query; plain is the lexer's.
+func readEffects(query string, plain bool) effects {
+	r := effectsReader{lexer: lexer{text: query, plain: plain}}
+	for r.kind != tokenEnd && r.kind != tokenUnclear {
+		r.readStatement()
+	}
+	if r.kind == tokenUnclear {
+		r.forgets, r.tells = true, true
+	}
+	return r.effects
+}
+
+// readStatement reads a statement and the semicolon behind it.
+func (r *effectsReader) readStatement() {
+	r.depth, r.selects, r.last, r.into = 0, false, "", false
+	r.next()
+	for r.isOther("(") {
+		r.next()
+	}
+	r.readFirst()
+	for r.kind != tokenEnd && r.kind != tokenUnclear && !r.isOther(";") {
+		r.readFurther()
+	}
+}
+
+// readFirst judges a statement by its first word.
+func (r *effectsReader) readFirst() {
+	var buf [maxFolded]byte
+	switch string(r.folded(&buf)) {
+	case "select", "insert", "update", "delete", "merge", "values", "table", "with", "truncate",
+		"begin", "start", "abort", "savepoint", "release",
+		"listen", "notify", "unlisten", "show", "copy", "lock", "declare", "fetch", "move", "close":
+	case "commit", "end", "rollback":
+		r.commits = r.commits || !r.isWord("rollback")
+		r.next()
+		if r.isWord("prepared") {
+			r.forgets, r.tells = true, true
+		}
+	case "set", "reset":
+		r.next()
+		r.readSetting()
+	case "create":
+		r.forgets = true
+		r.next()
+		if r.isWord("local") || r.isWord("global") {
+			r.next()
+		}
+		if !r.isWord("temp") && !r.isWord("temporary") {
+			r.tells = true
+		}
+	case "discard", "deallocate", "prepare", "execute", "load": // other sessions do not notice
+		r.forgets = true
+	default:
+		if !r.isOther(";") && r.kind != tokenEnd {
+			r.forgets, r.tells = true, true
+		}
+	}
+}
+
+// readSetting judges SET or RESET by what follows. A name with a dot is that of a custom
+// setting.
+func (r *effectsReader) readSetting() {
+	if r.isWord("session") || r.isWord("local") {
+		r.next()
+	}
+	harmless := r.isWord("transaction") || r.isWord("characteristics") || r.isWord("constraints") ||
+		(r.kind == tokenWord || r.kind == tokenName) && isHarmlessSetting(r.token)
+	if !harmless {
+		r.next()
+		r.forgets = r.forgets || !r.isOther(".")
+	}
+}
+
+// readFurther judges one of a statement's further tokens.
+func (r *effectsReader) readFurther() {
+	last, into := r.last, r.into
+	r.last, r.into = r.token, false
+	switch r.kind {
+	case tokenOther:
+		switch r.token {
+		case "(":
+			r.depth++
+		case ")":
+			r.depth--
+		}
+	case tokenLiteral:
+		r.last = "'"
+		r.clock = r.clock || namesPresent(r.token)
+	case tokenEscaped:
+		r.last = "'"
+		r.clock = true
+	case tokenName:
+		r.last = `"`
+		if r.readObject() {
+			return
+		}
+	case tokenWord:
+		switch len(r.token) {
+		case len("into"): // of SELECT INTO, unless it is that of INSERT INTO
+			if r.isWord("into") && !into {
+				r.forgets, r.tells = true, true
+			}
+		case len("merge"), len("insert"):
+			r.into = (r.isWord("merge") || r.isWord("insert")) &&
+				(last == "" || last == "(" || last == ")" && !r.selects)
+			r.selects = r.selects || r.isWord("select") && r.depth <= 0
+		default:
+			if r.readObject() {
+				return
+			}
+		}
+	}
+	r.next()
+}
+
+// readObject judges the mention of a view or function that changes settings. It reports
+// whether it has read on.
+func (r *effectsReader) readObject() bool {
+	switch {
+	case isSame(r.token, "pg_settings"):
+		r.forgets = true
+	case isSame(r.token, "set_config"):
+		r.readSetConfig()
+		return true
+	}
+	return false
+}
+
+// readSetConfig judges a call of set_config by its first argument.
+func (r *effectsReader) readSetConfig() {
+	r.next()
+	if !r.isOther("(") {
+		r.forgets = true
+		return
+	}
+	r.depth++
+	r.next()
+	kind, name := r.kind, r.token
+	if kind == tokenLiteral || kind == tokenParameter {
+		r.next()
+	}
+	n, err := strconv.ParseUint(name, 10, 16)
+	switch {
+	case !r.isOther(","):
+		r.forgets = true
+	case kind == tokenLiteral && isHarmlessSetting(name):
+	case kind == tokenParameter && err == nil && n > 0 && (r.setting == 0 || r.setting == uint16(n)):
+		r.setting = uint16(n)
+	default:
+		r.forgets = true
+	}
+}
+
+// folded returns the token in lower case if it is a word that may be a key word.
+func (r *effectsReader) folded(buf *[maxFolded]byte) []byte {
+	if r.kind != tokenWord {
+		return nil
+	}
+	return fold(buf, r.token)
+}
+
+func (r *effectsReader) isOther(token string) bool { return r.kind == tokenOther && r.token == token }
+func (r *effectsReader) isWord(word string) bool   { return r.kind == tokenWord && isSame(r.token, word) }
