@@ -161,20 +161,29 @@ func (r *effectsReader) readSetConfig() {
 	}
 	r.depth++
 	r.next()
-	kind, name := r.kind, r.token
+	kind, first := r.kind, r.token
 	if kind == tokenLiteral || kind == tokenParameter {
 		r.next()
 	}
-	n, err := strconv.ParseUint(name, 10, 16)
-	switch {
-	case !r.isOther(","):
-		r.forgets = true
-	case kind == tokenLiteral && isHarmlessSetting(name):
-	case kind == tokenParameter && err == nil && n > 0 && (r.setting == 0 || r.setting == uint16(n)):
-		r.setting = uint16(n)
-	default:
+	if !r.isOther(",") || !r.acceptSetting(kind, first) {
 		r.forgets = true
 	}
+}
+
+// acceptSetting reports whether a literal names a harmless setting, or an argument names
+// the only one whose name is not known yet.
+func (r *effectsReader) acceptSetting(kind tokenKind, first string) bool {
+	switch kind {
+	case tokenLiteral:
+		return isHarmlessSetting(first)
+	case tokenParameter:
+		n, err := strconv.ParseUint(first, 10, 16)
+		if err == nil && n > 0 && (r.setting == 0 || r.setting == uint16(n)) {
+			r.setting = uint16(n)
+			return true
+		}
+	}
+	return false
 }
 
 // folded returns the token in lower case if it is a word that may be a key word.
