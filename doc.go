@@ -146,28 +146,60 @@
 // # Prepared statements
 //
 // Each session keeps the prepared statements of its queries with arguments, 256
-// by default, so a query is prepared once and then needs one round trip. The
-// session forgets them when it changes what they depend on: tables and
-// functions, its search_path, its time zone and the like; or when it runs
-// DEALLOCATE or DISCARD ALL. If that happens in a transaction, it keeps none
-// until the transaction ends, and queries cost what they cost with lib/pq.
+// by default, so a query is prepared once and then needs one round trip. A kept
+// statement should mean what it would mean with lib/pq, which prepares it each
+// time. So a session forgets its statements after any query that is not known to
+// be harmless: SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES and TABLE are, those
+// that begin and end transactions, LISTEN, COPY, TRUNCATE and a few others, and
+// the SET of settings such as statement_timeout, application_name, work_mem and
+// all with a dot in their name. CREATE, ALTER, DROP, GRANT, DO, CALL, EXPLAIN,
+// SELECT INTO and any other SET are not, nor is set_config of any other setting.
+// If such a query runs in a transaction, the session keeps nothing until the
+// transaction ends, and queries cost what they cost with lib/pq.
 //
-// A change made by another session, or inside a function, surfaces as an error.
-// pgnotify then prepares and runs the statement again, and nobody notices. In a
-// transaction it cannot, because the transaction has failed: the statement
-// returns the error (0A000, 26000, 42883) and works again after the rollback.
-// One change causes no error. When another session changes the type of a column,
-// the arguments of a kept statement are still read as the old type, if the
-// server can convert it: 007 becomes 7 for a column that was an integer and is
-// now text; a time loses its zone where timestamp became timestamptz; digits are
-// lost where real became double precision. Replace the sessions after such a
-// change.
+// If other sessions share what may have been changed, those of the same pool
+// forget their statements too, once the query has returned or its transaction
+// has been committed. Frequent CALLs, or tables that are dropped and created for
+// each request, so cost the whole pool its statements. The statements that the
+// program prepares itself are not affected; they are as with lib/pq.
+//
+// A query with a literal that may stand for the present time, such as 'now' or
+// 'today', or that has an escape, as in E'\n', is not kept. now() outside a
+// literal is harmless.
+//
+// These changes are not seen, and kept statements may then return what lib/pq's
+// would not:
+//
+//   - Those made by other programs and other pools. Some surface as an error.
+//     pgnotify then prepares and runs the statement again, and nobody notices. In
+//     a transaction it cannot, because the transaction has failed: the statement
+//     returns the error (0A000, 26000, 42883) and works again after the rollback.
+//     Others cause no error. If the type of a column has changed, arguments are
+//     still read as the old type where the server can convert it: 007 becomes 7
+//     for a column that was an integer and is now text. An overload of a
+//     function, or a table earlier in search_path, is not found. A literal of an
+//     enum whose values were renamed stands for the value it stood for before.
+//   - Those made inside functions and triggers, such as a SELECT of a function
+//     that creates tables or calls set_config.
+//   - Settings that an IMMUTABLE function reads although it must not.
+//
+// After a migration by another program, replace the sessions: with
+// [database/sql.DB.SetConnMaxLifetime] they are replaced after that time; with
+// SetMaxIdleConns(0) idle ones are closed at once, and others when they are
+// returned to the pool. Set it back when those that were in use have been
+// returned. DEALLOCATE ALL makes one session forget its statements.
+//
+// From the sixth execution on, the server may choose a plan for a kept statement
+// that does not depend on the arguments, and stays with it. Such a plan can be
+// many times slower if the data is skewed or a table has many partitions, all of
+// which it may lock. Put plan_cache_mode=force_custom_plan in the DSN, which
+// passes it on to the server, to have each execution planned for its arguments,
+// or statement_cache_size=0 to keep nothing.
 //
 // A pooler that shares the server's sessions between transactions must support
 // prepared statements, as PgBouncer has since 1.21. For other poolers, set
 // Config.StatementCacheSize to -1, or put statement_cache_size=0 or
-// binary_parameters=yes in the DSN. After some executions the server may choose
-// a plan that does not depend on the arguments; see its plan_cache_mode.
+// binary_parameters=yes in the DSN.
 //
 // # Disconnection
 //

@@ -1,6 +1,12 @@
 package pgnotify_test
 
-import "testing"
+import (
+	"context"
+	"database/sql"
+	"testing"
+
+	"github.com/pgnotify/pgnotify"
+)
 
 // shadow makes a table t (x int) in front of t (x text), so that the argument 007 of an
 // INSERT shows by what the statement went: by the name and the type at the time.
@@ -339,5 +345,65 @@ func TestOtherSessionsKeepStatements(t *testing.T) {
 	}
 	if n := queryValue[int](t, other, "select count(*) from pg_prepared_statements"); n != 1 {
 		t.Errorf("%d statements", n)
+	}
+}
+
+// The same for a change by a prepared statement, and by a transaction of database/sql.
+func TestStatementsAfterPreparedChanges(t *testing.T) {
+	t.Parallel()
+	db := open(t, dsn(t))
+	s, other := take(t, db), take(t, db)
+	table := uniqueName("t")
+	mustExec(t, s, "create table "+table+" (x int)")
+	t.Cleanup(func() { mustExec(t, db, "drop table "+table) })
+	insert := func(want string) {
+		t.Helper()
+		for _, s := range []*session{s, other} {
+			if got := queryValue[string](t, s, "insert into "+table+" values ($1) returning x::text", "007"); got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+		}
+	}
+	change := func(db interface {
+		PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
+	}, to string) {
+		t.Helper()
+		st, err := db.PrepareContext(testContext(t), "alter table "+table+" alter x type "+to+" using x::"+to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer st.Close()
+		if _, err := st.ExecContext(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	insert("7")
+	change(other, "text")
+	insert("007")
+	tx := mustBegin(t, other)
+	change(tx, "int")
+	mustCommit(t, tx)
+	insert("7")
+	if err := pgnotify.InTx(testContext(t), other, nil, func(tx *sql.Tx) error {
+		change(tx, "text")
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	insert("007")
+}
+
+// A kept statement gets a plan for any arguments after five executions, unless the DSN
+// says otherwise.
+func TestPlanForAnyArguments(t *testing.T) {
+	t.Parallel()
+	for option, want := range map[string]int{"": 5, "plan_cache_mode=force_custom_plan": 10} {
+		s := take(t, open(t, dsn(t)+" "+option))
+		for i := range 10 {
+			queryValue[int](t, s, "select $1::int", i)
+		}
+		if got := queryValue[int](t, s, "select custom_plans from pg_prepared_statements"); got != want {
+			t.Errorf("%q: %d plans for the arguments, want %d", option, got, want)
+		}
 	}
 }
