@@ -43,14 +43,14 @@ func (r *effectsReader) readStatement() {
 	for r.isOther("(") {
 		r.next()
 	}
-	r.readFirst()
+	r.judgeFirst()
 	for r.kind != tokenEnd && r.kind != tokenUnclear && !r.isOther(";") {
-		r.readFurther()
+		r.judgeFurther()
 	}
 }
 
-// readFirst judges a statement by its first word.
-func (r *effectsReader) readFirst() {
+// judgeFirst judges a statement by its first word.
+func (r *effectsReader) judgeFirst() {
 	var buf [maxFolded]byte
 	switch string(r.folded(&buf)) {
 	case "select", "insert", "update", "delete", "merge", "values", "table", "with", "truncate",
@@ -64,7 +64,7 @@ func (r *effectsReader) readFirst() {
 		}
 	case "set", "reset":
 		r.next()
-		r.readSetting()
+		r.judgeSetting()
 	case "create":
 		r.forgets = true
 		r.next()
@@ -83,9 +83,9 @@ func (r *effectsReader) readFirst() {
 	}
 }
 
-// readSetting judges SET or RESET by what follows. A name with a dot is that of a custom
+// judgeSetting judges SET or RESET by what follows. A name with a dot is that of a custom
 // setting.
-func (r *effectsReader) readSetting() {
+func (r *effectsReader) judgeSetting() {
 	if r.isWord("session") || r.isWord("local") {
 		r.next()
 	}
@@ -97,8 +97,8 @@ func (r *effectsReader) readSetting() {
 	}
 }
 
-// readFurther judges one of a statement's further tokens.
-func (r *effectsReader) readFurther() {
+// judgeFurther judges one of a statement's further tokens, and reads on.
+func (r *effectsReader) judgeFurther() {
 	last, into := r.last, r.into
 	r.last, r.into = r.token, false
 	switch r.kind {
@@ -117,43 +117,51 @@ func (r *effectsReader) readFurther() {
 		r.clock = true
 	case tokenName:
 		r.last = `"`
-		if r.readObject() {
+		if r.judgeObject() {
 			return
 		}
 	case tokenWord:
-		switch len(r.token) {
-		case len("into"): // of SELECT INTO, unless it is that of INSERT INTO
-			if r.isWord("into") && !into {
-				r.forgets, r.tells = true, true
-			}
-		case len("merge"), len("insert"):
-			r.into = (r.isWord("merge") || r.isWord("insert")) &&
-				(last == "" || last == "(" || last == ")" && !r.selects)
-			r.selects = r.selects || r.isWord("select") && r.depth <= 0
-		default:
-			if r.readObject() {
-				return
-			}
+		if r.judgeWord(last, into) {
+			return
 		}
 	}
 	r.next()
 }
 
-// readObject judges the mention of a view or function that changes settings. It reports
+// judgeWord judges a word by the token before it; into says that this was the INSERT or
+// MERGE of INSERT INTO. Both are also names, as in SELECT 1 insert INTO t. It reports
 // whether it has read on.
-func (r *effectsReader) readObject() bool {
+func (r *effectsReader) judgeWord(last string, into bool) bool {
+	switch len(r.token) { // most words are none of these
+	case len("into"):
+		if r.isWord("into") && !into {
+			r.forgets, r.tells = true, true
+		}
+	case len("merge"), len("insert"):
+		begins := last == "" || last == "(" || last == ")" && r.depth <= 0 && !r.selects
+		r.into = begins && (r.isWord("merge") || r.isWord("insert"))
+		r.selects = r.selects || r.isWord("select") && r.depth <= 0
+	default:
+		return r.judgeObject()
+	}
+	return false
+}
+
+// judgeObject judges a name, which may be that of the view or the function that changes
+// settings. It reports whether it has read on.
+func (r *effectsReader) judgeObject() bool {
 	switch {
 	case isSame(r.token, "pg_settings"):
 		r.forgets = true
 	case isSame(r.token, "set_config"):
-		r.readSetConfig()
+		r.judgeSetConfig()
 		return true
 	}
 	return false
 }
 
-// readSetConfig judges a call of set_config by its first argument.
-func (r *effectsReader) readSetConfig() {
+// judgeSetConfig judges a call of set_config by its first argument.
+func (r *effectsReader) judgeSetConfig() {
 	r.next()
 	if !r.isOther("(") {
 		r.forgets = true

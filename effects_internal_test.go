@@ -30,7 +30,7 @@ func TestEffects(t *testing.T) {
 		"select 1 into a": "ft", "select 1 into temp a": "ft", "with a as (select 1) select * into b from a": "ft",
 		"(select 1 into a)": "ft", "select 1 as insert into a": "ft", "select 1 insert into a": "ft",
 		"select (1) merge into a": "ft", `select 1 "insert" into a`: "ft", "with a as (select 1) select (1) insert into b": "ft",
-		"table a union select 1 into b": "ft", "select 1 from into": "ft",
+		"with a as (select 1) (select (1) insert into b)": "ft", "table a union select 1 into b": "ft", "select 1 from into": "ft",
 		"insert into a select 1": "", "merge into a using b on c when matched then do nothing": "",
 		"with a as (insert into b values (1) returning *), c as (select 1) insert into d select * from a": "",
 		"with a as (merge /* x */ into b using c on d when matched then delete) select 1":                 "",

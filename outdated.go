@@ -48,11 +48,14 @@ func (s *session) heed(e effects, args []driver.NamedValue) {
 // another meaning now. What the session changes in a transaction concerns them when it is
 // committed.
 func (s *session) tell() {
-	over := s.wire.Status() == 'I' || s.wire.Loss() != nil
-	if s.op.tells && (over || s.op.commits) {
-		s.meanings.Add(1)
+	if s.op.tells {
+		over := s.wire.Status() == 'I' || s.wire.Loss() != nil
+		if over || s.op.commits {
+			s.meanings.Add(1)
+		}
+		s.op.tells = !over
 	}
-	s.op.tells, s.op.commits = s.op.tells && !over, false
+	s.op.commits = false
 }
 
 // review forgets the statements that may have another meaning now. It is called between
