@@ -18,10 +18,10 @@ type effectsReader struct {
 	effects
 
 	// Of the statement under way:
-	depth   int    // of parentheses
-	selects bool   // it has a SELECT outside parentheses
-	last    string // the token before this one; "" at the beginning
-	into    bool   // the token before this one is the INSERT or MERGE of INSERT INTO
+	depth   int  // of parentheses
+	selects bool // it has a SELECT outside parentheses
+	last    byte // of the token before this one if it is a tokenOther; 0 at the beginning
+	into    bool // the token before this one is the INSERT or MERGE of INSERT INTO
 }
 
 // readEffects returns the effects of a query; plain is the lexer's.
@@ -38,7 +38,7 @@ func readEffects(query string, plain bool) effects {
 
 // readStatement reads a statement and the semicolon behind it.
 func (r *effectsReader) readStatement() {
-	r.depth, r.selects, r.last, r.into = 0, false, "", false
+	r.depth, r.selects, r.last, r.into = 0, false, 0, false
 	r.next()
 	for r.isOther("(") {
 		r.next()
@@ -100,29 +100,26 @@ func (r *effectsReader) judgeSetting() {
 // judgeFurther judges one of a statement's further tokens, and reads on.
 func (r *effectsReader) judgeFurther() {
 	last, into := r.last, r.into
-	r.last, r.into = r.token, false
+	r.last, r.into = ' ', false
 	switch r.kind {
-	case tokenOther:
-		switch r.token {
-		case "(":
-			r.depth++
-		case ")":
-			r.depth--
-		}
-	case tokenLiteral:
-		r.last = "'"
-		r.clock = r.clock || namesPresent(r.token)
-	case tokenEscaped:
-		r.last = "'"
-		r.clock = true
-	case tokenName:
-		r.last = `"`
-		if r.judgeObject() {
-			return
-		}
 	case tokenWord:
 		if r.judgeWord(last, into) {
 			return
+		}
+	case tokenName:
+		if r.judgeObject() {
+			return
+		}
+	case tokenLiteral:
+		r.clock = r.clock || namesPresent(r.token)
+	case tokenEscaped:
+		r.clock = true
+	case tokenOther:
+		switch r.last = r.token[0]; r.last {
+		case '(':
+			r.depth++
+		case ')':
+			r.depth--
 		}
 	}
 	r.next()
@@ -131,17 +128,17 @@ func (r *effectsReader) judgeFurther() {
 // judgeWord judges a word by the token before it; into says that this was the INSERT or
 // MERGE of INSERT INTO. Both are also names, as in SELECT 1 insert INTO t. It reports
 // whether it has read on.
-func (r *effectsReader) judgeWord(last string, into bool) bool {
+func (r *effectsReader) judgeWord(last byte, into bool) bool {
 	switch len(r.token) { // most words are none of these
 	case len("into"):
 		if r.isWord("into") && !into {
 			r.forgets, r.tells = true, true
 		}
 	case len("merge"), len("insert"):
-		begins := last == "" || last == "(" || last == ")" && r.depth <= 0 && !r.selects
+		begins := last == 0 || last == '(' || last == ')' && r.depth <= 0 && !r.selects
 		r.into = begins && (r.isWord("merge") || r.isWord("insert"))
 		r.selects = r.selects || r.isWord("select") && r.depth <= 0
-	default:
+	case len("set_config"), len("pg_settings"):
 		return r.judgeObject()
 	}
 	return false

@@ -31,10 +31,10 @@ const (
 // plain does not say what it means, and a literal that may continue the one before it.
 func (l *lexer) next() {
 	before := l.kind
-	switch {
-	case before == tokenUnclear:
+	if before == tokenUnclear {
 		return
-	case !l.skipBlanks():
+	}
+	if l.pos < len(l.text) && is(l.text[l.pos], skipped) && !l.skipBlanks() {
 		l.kind = tokenUnclear
 		return
 	}
@@ -161,10 +161,10 @@ func (l *lexer) readDollar(rest string) {
 func (l *lexer) skipBlanks() bool {
 	for l.pos < len(l.text) {
 		switch rest := l.text[l.pos:]; {
+		case !is(rest[0], skipped):
+			return true
 		case is(rest[0], blank):
 			l.pos++
-		case rest[0] != '-' && rest[0] != '/':
-			return true
 		case strings.HasPrefix(rest, "--"):
 			n := strings.IndexAny(rest, "\r\n")
 			if n < 0 {
@@ -205,7 +205,8 @@ func commentLen(text string) int {
 
 // The kinds of characters, as bits.
 const (
-	blank = 1 << iota
+	blank   = 1 << iota
+	skipped // blanks, and what comments begin with
 	digit
 	letter
 	wordStart
@@ -217,7 +218,9 @@ var characters = func() (kinds [256]uint8) {
 	for c := range kinds {
 		switch {
 		case c == ' ', c >= '\t' && c <= '\r':
-			kinds[c] = blank
+			kinds[c] = blank | skipped
+		case c == '-', c == '/':
+			kinds[c] = skipped
 		case c >= '0' && c <= '9':
 			kinds[c] = digit | wordPart | tagPart
 		case c|0x20 >= 'a' && c|0x20 <= 'z':
