@@ -79,12 +79,16 @@ func listenQuietly(t *testing.T, dsn string, options ...func(*pgnotify.ListenerC
 
 // heartbeatAnswer is what a server process that listens to channels answers.
 func heartbeatAnswer(pid int, channels ...string) pgfake.Step {
+	return pgfake.Send(heartbeatFrames(pid, channels...)...)
+}
+
+func heartbeatFrames(pid int, channels ...string) [][]byte {
 	columns := "\x00\x04"
 	for _, oid := range []uint32{23, 16, 701, 25} { // integer, boolean, double precision, text
 		columns += "c\x00\x00\x00\x00\x00\x00\x00" + string(binary.BigEndian.AppendUint32(nil, oid)) + "\xff\xff\xff\xff\xff\xff\x00\x00"
 	}
-	return pgfake.Send(pgfake.Frame('T', columns), pgfake.Row(fmt.Sprint(pid), "f", "0.25", "{"+strings.Join(channels, ",")+"}"),
-		pgfake.Complete("SELECT 1"), pgfake.Ready('I'))
+	return [][]byte{pgfake.Frame('T', columns), pgfake.Row(fmt.Sprint(pid), "f", "0.25", "{"+strings.Join(channels, ",")+"}"),
+		pgfake.Complete("SELECT 1"), pgfake.Ready('I')}
 }
 
 // L3, L7: behind a pooler the session gets another server process, which listens to one
@@ -111,6 +115,30 @@ func TestSessionMovedToOneThatListens(t *testing.T) {
 	close(listen)
 	if err := recv(t, pinged); err != nil {
 		t.Error(err)
+	}
+	if gap := event(t, sub).Gap; gap == nil || gap.Cause != pgnotify.GapListenLost {
+		t.Errorf("%+v", gap)
+	}
+	wantPayload(t, sub, "after")
+}
+
+// L7: the same where the acknowledgement comes with what the other process has sent before
+// it. Behind the gap, that would look as if nothing were missing after it.
+func TestWhatComesBeforeTheAcknowledgement(t *testing.T) {
+	t.Parallel()
+	server := pgfake.Start(t, pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), acknowledged("LISTEN", "LISTEN"),
+		pgfake.Await('Q'), heartbeatAnswer(1, "a", "b"),
+		pgfake.Await('Q'), heartbeatAnswer(2, "a"),
+		pgfake.Await('Q'), pgfake.Send( // at once
+			pgfake.Notification(1, "a", "before"), pgfake.Complete("LISTEN"), pgfake.Complete("LISTEN"),
+			pgfake.Notification(1, "a", "after"), pgfake.Ready('I')),
+		pgfake.Hang()})
+	l, _ := listenQuietly(t, server.DSN())
+	sub := subscribe(t, l, "a", "b")
+	for range 2 {
+		if _, err := l.Ping(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if gap := event(t, sub).Gap; gap == nil || gap.Cause != pgnotify.GapListenLost {
 		t.Errorf("%+v", gap)

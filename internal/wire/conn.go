@@ -372,7 +372,7 @@ func (c *Conn) Listened() bool { return c.notes.listened.Load() }
 
 // Listens returns how many LISTENs and UNLISTENs the server has completed. Those of one
 // request without BEGIN are one transaction, which is committed when the last of them is
-// completed.
+// completed. Notifications that came before one are handed over before it counts.
 func (c *Conn) Listens() uint32 { return c.notes.listens.Load() }
 
 // Undone reports whether the last transaction was rolled back, or its last

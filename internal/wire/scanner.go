@@ -392,6 +392,7 @@ func (s *scanner) complete(tag []byte) error {
 		s.notes.listened.Store(true)
 	}
 	if bytes.Equal(tag, tagListen) || bytes.Equal(tag, tagUnlisten) {
+		s.flush() // what came before is handed over before the count tells of the command
 		s.notes.listens.Add(1)
 	}
 	if tag[0] == 'D' && (bytes.HasPrefix(tag, tagDeallocate) || bytes.HasPrefix(tag, tagDiscard)) {
