@@ -37,7 +37,7 @@ func newSender(t testing.TB, dsn string, channels int) *sender {
 func (s *sender) ledger(name string, channels ...string) *ledger {
 	base := make([]int64, len(s.channels))
 	for i, channel := range s.channels {
-		if base[i] = 1 << 62; slices.Contains(channels, channel) {
+		if base[i] = notWanted; slices.Contains(channels, channel) {
 			base[i] = s.begun[i].Load()
 		}
 	}

@@ -32,12 +32,11 @@ var (
 // time.
 type soak struct {
 	*sender
+	choices
 	t      *testing.T
-	seed   uint64
 	server *testServer
 	hurry  atomic.Bool // nobody is slow any more
 	rigs   []*soakRig
-	hands  atomic.Uint64 // that have taken a source of choices
 
 	mu     sync.Mutex // guards faults
 	faults map[string]int
@@ -61,7 +60,7 @@ const soakChannels = 4
 
 func newSoak(t *testing.T) *soak {
 	t.Helper()
-	s := &soak{t: t, seed: *soakSeed, server: ownServer(t), faults: make(map[string]int)}
+	s := &soak{t: t, choices: choices{seed: *soakSeed}, server: ownServer(t), faults: make(map[string]int)}
 	if s.seed == 0 {
 		s.seed = rand.Uint64()
 	}
@@ -92,8 +91,14 @@ func (s *soak) addRig(name, dsn string) {
 	s.rigs = append(s.rigs, r)
 }
 
+// Choices are what a test does at random, as its seed decides.
+type choices struct {
+	seed  uint64
+	hands atomic.Uint64 // that have taken a source of choices
+}
+
 // dice returns a source of choices, another one for each call.
-func (s *soak) dice() *rand.Rand { return rand.New(rand.NewPCG(s.seed, s.hands.Add(1))) }
+func (c *choices) dice() *rand.Rand { return rand.New(rand.NewPCG(c.seed, c.hands.Add(1))) }
 
 // between returns a random time.
 func between(dice *rand.Rand, least, most time.Duration) time.Duration {

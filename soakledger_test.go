@@ -18,6 +18,7 @@ type ledger struct {
 	name     string
 	channels []string
 	base     []int64 // of each channel, up to where numbers may be missing at the beginning
+	catchUp  bool    // its gaps are those of a CatchUp
 
 	mu      sync.Mutex // guards the fields below
 	entries []ledgerEntry
@@ -27,6 +28,9 @@ type ledger struct {
 	over    bool // nothing more comes
 	stayed  bool // it was there when the last numbers were sent
 }
+
+// notWanted is the base of a channel that is not subscribed to.
+const notWanted = 1 << 62
 
 // A ledgerEntry is a number, or a gap where channel is negative.
 type ledgerEntry struct {
@@ -49,7 +53,7 @@ func (g *ledger) note(e pgnotify.Event) {
 	text, _, _ := strings.Cut(e.Payload, " ")
 	n, err := strconv.ParseInt(text, 10, 64)
 	i := slices.Index(g.channels, e.Channel)
-	if err != nil || i < 0 || e.PID == 0 {
+	if err != nil || i < 0 || g.base[i] == notWanted || e.PID == 0 || g.catchUp && len(g.gaps) == 0 {
 		g.wrong = append(g.wrong, fmt.Sprintf("event %+v", e))
 		return
 	}
@@ -59,7 +63,11 @@ func (g *ledger) note(e pgnotify.Event) {
 
 func (g *ledger) noteGap(e pgnotify.Event) {
 	gap := *e.Gap
-	switch known := gap.Cause >= pgnotify.GapOverflow && gap.Cause <= pgnotify.GapListenLost; {
+	known := gap.Cause >= pgnotify.GapOverflow && gap.Cause <= pgnotify.GapListenLost
+	if g.catchUp && len(g.gaps) == 0 {
+		known = gap.Cause == pgnotify.GapSubscribed
+	}
+	switch {
 	case !known, e.Notification != pgnotify.Notification{}, gap.From.IsZero(), gap.To.Before(gap.From),
 		gap.Cause == pgnotify.GapReconnect && gap.Err == nil, gap.Cause == pgnotify.GapOverflow && gap.Dropped == 0:
 		g.wrong = append(g.wrong, fmt.Sprintf("gap %+v in %+v", gap, e.Notification))
@@ -197,7 +205,10 @@ func (a *audit) gap(i int, gap *pgnotify.Gap) {
 		return
 	}
 	a.stretch.dropped += int(gap.Dropped)
-	for _, t := range a.tracks {
+	for i, t := range a.tracks {
+		if a.base[i] == notWanted {
+			continue
+		}
 		if !t.open {
 			t.open = true
 			a.stretch.open++
@@ -231,7 +242,7 @@ func TestLedgerFindsWhatIsWrong(t *testing.T) {
 		return pgnotify.Event{Gap: &pgnotify.Gap{Cause: cause, Err: pgnotify.ErrClosed, From: now, To: now, Dropped: dropped}}
 	}
 	overflow := func(dropped uint64) pgnotify.Event { return gap(pgnotify.GapOverflow, dropped) }
-	sent := [][]int64{{1, 2, 3, 5, 6, 7, 8}, {1, 2, 3}}
+	sent := [][]int64{{1, 2, 3, 5, 6, 7, 8}, {1, 2, 3}, {1, 2, 3}}
 	for name, c := range map[string]struct {
 		events []pgnotify.Event
 		stayed bool
@@ -255,10 +266,11 @@ func TestLedgerFindsWhatIsWrong(t *testing.T) {
 		"one too many":    {[]pgnotify.Event{number("a", 2), number("b", 1), overflow(4), number("a", 6), number("b", 3)}, false, "dropped"},
 		"cannot be told":  {[]pgnotify.Event{number("a", 2), overflow(9), number("a", 6), number("b", 3)}, false, ""},
 		"not the end":     {[]pgnotify.Event{number("a", 2)}, true, "ends"},
+		"not wanted":      {[]pgnotify.Event{number("d", 2)}, false, "event"},
 		"gap of nothing":  {[]pgnotify.Event{overflow(0)}, false, "gap"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newLedger(name, []string{"a", "b"}, []int64{1, 0})
+			g := newLedger(name, []string{"a", "b", "d"}, []int64{1, 0, notWanted})
 			g.stayed = c.stayed
 			for _, e := range c.events {
 				g.note(e)

@@ -14,7 +14,7 @@ func AskSCRAM(iterations int) Step {
 		if _, err := c.Write(Frame('R', word(10)+"SCRAM-SHA-256\x00\x00")); err != nil {
 			return err
 		}
-		typ, body, err := c.read()
+		typ, body, err := c.Message()
 		if err != nil {
 			return err
 		}

@@ -50,7 +50,7 @@ func GreetWith(key string) Step {
 func Await(typ byte) Step {
 	return func(c *Session) error {
 		for {
-			if got, _, err := c.read(); err != nil || got == typ {
+			if got, _, err := c.Message(); err != nil || got == typ {
 				return err
 			}
 		}
@@ -111,7 +111,7 @@ func Reset() Step {
 func Serve() Step {
 	return func(c *Session) error {
 		for {
-			typ, body, err := c.read()
+			typ, body, err := c.Message()
 			if err != nil || typ == 'X' {
 				return errScriptEnd
 			}
@@ -149,8 +149,8 @@ func answer(typ byte, body string) []byte {
 	return all
 }
 
-// read reads a message.
-func (c *Session) read() (typ byte, body []byte, err error) {
+// Message reads a message, for a step of the test's own.
+func (c *Session) Message() (typ byte, body []byte, err error) {
 	if typ, err = c.r.ReadByte(); err == nil {
 		body, err = c.readBody(1 << 26)
 	}
