@@ -1,6 +1,7 @@
 package pgnotify_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -83,26 +84,30 @@ func TestListenerClosesAtOnce(t *testing.T) {
 	}
 	t.Run("a LISTEN that nobody reads", func(t *testing.T) {
 		t.Parallel()
-		reached := make(chan struct{}, 100)
-		fake := pgfake.Start(t, pgfake.Script{pgfake.Greet(), func(*pgfake.Session) error { reached <- struct{}{}; return nil }, pgfake.Hang()})
+		small := func(c *pgfake.Session) error { return c.Conn.(*net.TCPConn).SetReadBuffer(1 << 14) }
+		fake := pgfake.Start(t, pgfake.Script{small, pgfake.Greet(), pgfake.Hang()})
+		writing := make(chan struct{}, 100)
 		c := connector(t, fake.DSN(), func(c *pgnotify.Config) {
 			c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 				conn, err := new(net.Dialer).DialContext(ctx, network, address)
-				if err == nil {
-					err = conn.(*net.TCPConn).SetWriteBuffer(1 << 14)
+				if err != nil {
+					return nil, err
 				}
-				return conn, err
+				return &toldConn{conn, func(p []byte) {
+					if bytes.Contains(p, []byte("LISTEN")) {
+						writing <- struct{}{}
+					}
+				}}, conn.(*net.TCPConn).SetWriteBuffer(1 << 14)
 			}
 		})
-		channels := make([]string, 20_000)
+		channels := make([]string, 5000) // 365 kB
 		for i := range channels {
 			channels[i] = fmt.Sprintf("%063d", i)
 		}
 		closesAtOnce(t, func() *pgnotify.Listener {
 			l, _ := listenBy(t, c)
 			subscribeLater(t, l, channels...)
-			recv(t, reached)
-			time.Sleep(50 * time.Millisecond) // so that the write is under way
+			recv(t, writing)
 			return l
 		})
 	})
