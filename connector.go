@@ -133,7 +133,7 @@ type Connector struct {
 
 	// meanings counts the changes by which statements kept in other sessions may have
 	// got another meaning. Sessions compare it with what they have seen.
-	meanings *atomic.Uint64
+	meanings *atomic.Uint32
 }
 
 // NewConnector returns a connector for a copy of config. It reports settings that are
@@ -142,7 +142,7 @@ func NewConnector(config *Config) (*Connector, error) {
 	if config == nil {
 		return nil, fmt.Errorf("pgnotify: NewConnector: the Config is nil; ParseConfig makes one")
 	}
-	c := &Connector{config: config.Clone(), meanings: new(atomic.Uint64)}
+	c := &Connector{config: config.Clone(), meanings: new(atomic.Uint32)}
 	c.config.setDefaults()
 	if _, err := sessionAttrs(c.config.TargetSessionAttrs); err != nil {
 		return nil, err

@@ -37,11 +37,9 @@ type session struct {
 	socket syscall.RawConn // below TLS; nil where the connection has none
 
 	turn       turn.Turn
-	op         operation   // of whoever has the turn
-	statements *statements // likewise; nil until one is kept
-
-	meanings *atomic.Uint64 // the connector's; see Connector
-	seen     uint64         // of them; of whoever has the turn
+	op         operation      // of whoever has the turn
+	statements *statements    // likewise; nil until one is kept
+	meanings   *atomic.Uint32 // the connector's; see Connector
 
 	hearing    atomic.Pointer[hearing]       // nil until it is needed
 	watch      atomic.Pointer[fdwatch.Watch] // nil where the socket cannot be watched
@@ -60,6 +58,8 @@ type session struct {
 	closed  bool          // there will be no further borrower
 	given   bool          // the session was given to the pool
 	told    bool          // OnDisconnect was called
+
+	seen uint32 // of meanings; of whoever has the turn, and here to fill a gap
 }
 
 // newSession returns a session on which nothing has been said yet. Its turn is taken
