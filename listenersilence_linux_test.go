@@ -61,6 +61,44 @@ func TestListenerInBlackHole(t *testing.T) {
 	}
 }
 
+// L1 under load: the same, with a ledger.
+func TestListenerInBlackHoleUnderLoad(t *testing.T) {
+	t.Parallel()
+	s := ours(t)
+	for _, m := range modes(t)[:2] {
+		for _, unplugged := range []bool{false, true} {
+			t.Run(m.name+map[bool]string{false: "/packets lost", true: "/interface down"}[unplugged], func(t *testing.T) {
+				t.Parallel()
+				link := faultnet.Start(t, "tcp", net.JoinHostPort(s.Host(), strconv.Itoa(s.Port())))
+				var elsewhere atomic.Bool
+				r := newLoadRig(t, m.dsn, connector(t, m.dsn, func(c *pgnotify.Config) {
+					c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+						if elsewhere.Load() {
+							return new(net.Dialer).DialContext(ctx, network, address)
+						}
+						return link.DialContext(ctx, network, address)
+					}
+				}))
+				pid, db := r.events.await(t, pgnotify.ListenerConnected, 1).PID, open(t, m.dsn)
+				t.Cleanup(func() { mustExec(t, db, "select pg_terminate_backend($1)", pid) }) // it was told nothing
+				r.untilMore(t)
+				elsewhere.Store(true)
+				if unplugged {
+					link.Unplug(t)
+				} else {
+					link.Cut()
+				}
+				wantLostFor(t, r.events.await(t, pgnotify.ListenerDisconnected, 1).Err, pgnotify.NetworkTimeout)
+				r.events.await(t, pgnotify.ListenerConnected, 2)
+				r.untilMore(t)
+				if found := r.audit(t); found.missing == 0 {
+					t.Error("nothing is missing of what was sent during the silence")
+				}
+			})
+		}
+	}
+}
+
 // L1: the way to the server is lost for everybody, and comes back. Attempts that
 // get nowhere end by connect_timeout.
 func TestListenerWhoseNetworkComesBack(t *testing.T) {
