@@ -1,6 +1,7 @@
 package pgnotify_test
 
 import (
+	"context"
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
@@ -140,13 +141,18 @@ func TestListenerLosesItsSessionUnderLoad(t *testing.T) {
 	}
 }
 
+func skipWithoutIdleSessionTimeout(t *testing.T, db *sql.DB) {
+	t.Helper()
+	if queryValue[int](t, db, "select current_setting('server_version_num')::int") < 140000 {
+		t.Skip("there is no idle_session_timeout")
+	}
+}
+
 // D3: idle_session_timeout ends the session of a Listener without a heartbeat, and
 // that is told; a heartbeat keeps it.
 func TestListenerAndIdleSessionTimeout(t *testing.T) {
 	eachListener(t, func(t *testing.T, db *sql.DB, dsn string) {
-		if queryValue[int](t, db, "select current_setting('server_version_num')::int") < 140000 {
-			t.Skip("there is no idle_session_timeout")
-		}
+		skipWithoutIdleSessionTimeout(t, db)
 		dsn += " options='-c idle_session_timeout=500'"
 		channel := uniqueName("a")
 		l, events := listen(t, dsn, func(c *pgnotify.ListenerConfig) { c.Heartbeat = -1 })
@@ -159,5 +165,27 @@ func TestListenerAndIdleSessionTimeout(t *testing.T) {
 		if all := keptEvents.all(pgnotify.ListenerDisconnected); len(all) > 0 {
 			t.Errorf("with heartbeats: %v", all)
 		}
+	})
+}
+
+// D3 under load, with a ledger: notifications do not keep the server from ending a
+// session that asks for nothing.
+func TestListenerAndIdleSessionTimeoutUnderLoad(t *testing.T) {
+	eachListener(t, func(t *testing.T, db *sql.DB, dsn string) {
+		skipWithoutIdleSessionTimeout(t, db)
+		var begun atomic.Bool
+		r := newLoadRig(t, dsn, connector(t, dsn, func(c *pgnotify.Config) {
+			c.BeforeConnect = func(_ context.Context, c *pgnotify.Config) error {
+				if !begun.Swap(true) { // the first session only
+					c.Runtime = map[string]string{"idle_session_timeout": "500"}
+				}
+				return nil
+			}
+		}), func(c *pgnotify.ListenerConfig) { c.Heartbeat = -1 })
+		r.untilMore(t)
+		wantLostFor(t, r.events.await(t, pgnotify.ListenerDisconnected, 1).Err, pgnotify.IdleTimeout)
+		r.events.await(t, pgnotify.ListenerConnected, 2)
+		r.untilMore(t)
+		r.audit(t)
 	})
 }
