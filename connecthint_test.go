@@ -14,13 +14,13 @@ import (
 func TestHintAtAParameter(t *testing.T) {
 	t.Parallel()
 	for parameter, want := range map[string]string{
-		"sslmod=disable":      "(42704) (did you mean sslmode?)",
-		"conect_timeout=3":    "(42704) (did you mean connect_timeout?)",
-		"gssencmode=disable":  "(42704) (gssencmode is a parameter of libpq that is not supported by pgnotify)",
-		"sslpassword=hush":    "(42704) (sslpassword is a parameter of libpq that is not supported by pgnotify)",
-		"nonsense=1":          "(42704)",
-		"work_mem=tiny":       "(22023)",
-		"sslmod=a work_mem=1": "(did you mean sslmode?)",
+		"sslmod=disable":         "(42704) (did you mean sslmode?)",
+		"conect_timeout=3":       "(42704) (did you mean connect_timeout?)",
+		"gssencmode=disable":     "(42704) (gssencmode is a parameter of libpq that is not supported by pgnotify)",
+		"sslpassword=hush":       "(42704) (sslpassword is a parameter of libpq that is not supported by pgnotify)",
+		"nonsense=1":             "(42704)",
+		"work_mem=tiny":          "(22023)",
+		"sslmod=a work_mem=1000": "(did you mean sslmode?)",
 	} {
 		err := connectError(t, dsn(t)+" "+parameter)
 		if !strings.HasSuffix(err.Error(), want) || strings.Contains(err.Error(), "hush") {
