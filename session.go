@@ -157,8 +157,11 @@ func (s *session) leaseErrorLocked(lease uint64) error {
 // cutOffByLossLocked reports whether the session was closed under its borrower because
 // it was lost, as database/sql does after a statement has failed over that.
 func (s *session) cutOffByLossLocked() bool {
+	if !s.closed || s.cutOff == 0 {
+		return false
+	}
 	lost := s.disconnectError()
-	return s.closed && s.cutOff != 0 && lost != nil && lost.Reason != ClosedLocally
+	return lost != nil && lost.Reason != ClosedLocally
 }
 
 func (s *session) hasLease(lease uint64) bool {
