@@ -129,7 +129,7 @@ func (l *Listener) refusePingsLocked(err error) {
 }
 
 const heartbeatQuery = `SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(),
-	pg_catalog.pg_notification_queue_usage(), ARRAY(SELECT pg_catalog.pg_listening_channels())::text`
+	pg_catalog.pg_notification_queue_usage(), ARRAY(SELECT pg_catalog.pg_listening_channels())::pg_catalog.text`
 
 // beat is a heartbeat: it asks whether the session is alive and what it listens to, and
 // listens again to what is missing.
