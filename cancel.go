@@ -19,7 +19,8 @@ type CancelConn interface {
 	// outlive by a moment, until ctx ends, or for Config.CancelTimeout. The request
 	// never hits a later statement: the present one does not return before the server
 	// has taken the request, and if that is not known within Config.CancelTimeout, the
-	// session is closed. Cancel ignores a statement that is just about to be sent, and
+	// session is closed. The server tells by closing the connection of the request; where
+	// a pooler does so late, as pgpool-II after 1 s, both wait for it. Cancel ignores a statement that is just about to be sent, and
 	// one that another Cancel is busy with.
 	Cancel(ctx context.Context) error
 }

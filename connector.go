@@ -48,8 +48,11 @@ type Config struct {
 	// Linux only, and is ignored elsewhere, as in libpq.
 	TCPUserTimeout time.Duration
 
-	// CancelTimeout is how long a cancelled statement may take to end before its
-	// session is closed. 0: 5 s.
+	// CancelTimeout is how long a cancelled statement may take to end, and the server to
+	// close the connection that carried the request, before the session is closed. A
+	// statement does not return before both, because a later one could still be hit: a
+	// pooler that closes that connection late, such as pgpool-II after 1 s, makes each
+	// cancellation last as long. 0: 5 s.
 	CancelTimeout time.Duration
 
 	// StatementCacheSize is how many prepared statements a session keeps for queries
