@@ -72,6 +72,14 @@ func (e *libpqError) Error() string {
 	return fmt.Sprintf("lib/pq could not go on: %v", e.cause)
 }
 
+// Unwrap returns what lib/pq said, unless that would have database/sql try again.
+func (e *libpqError) Unwrap() error {
+	if err, ok := e.cause.(error); ok && err != driver.ErrBadConn {
+		return err
+	}
+	return nil
+}
+
 // copyText returns what to say if lib/pq stumbled over a COPY, and "" otherwise. lib/pq
 // tells of the message that it did not expect.
 func (e *libpqError) copyText() string {

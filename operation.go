@@ -175,9 +175,7 @@ func (s *session) finish(err *error) {
 	if s.wire.Listened() {
 		s.wantActive.Store(true)
 	}
-	if *err != nil && s.gaveUp() {
-		s.wire.Abort(&libpqError{*err})
-	}
+	s.agree(err)
 	s.dropUnlistened()
 	s.tell()
 	s.op.failed = *err != nil
@@ -185,14 +183,20 @@ func (s *session) finish(err *error) {
 	s.op.ctx = nil
 }
 
-// gaveUp reports whether lib/pq, which has returned an error, has given up the session
-// or left part of the answer unread, because of a message that it did not expect.
-func (s *session) gaveUp() bool {
-	if s.wire.Sent() == 0 || s.wire.Loss() != nil {
-		return false
+// agree ends the session if lib/pq, which has returned err, has given it up or left part
+// of the answer unread, because of a message that it did not expect.
+func (s *session) agree(err *error) {
+	left := !s.op.goesOn && s.wire.Unread()
+	if !left && (*err == nil || s.wire.Sent() == 0 || s.pq.IsValid()) || s.wire.Loss() != nil {
+		return
 	}
-	return !s.pq.IsValid() || !s.op.goesOn && !s.wire.Clean()
+	if *err == nil {
+		*err = errUnread
+	}
+	s.wire.Abort(&libpqError{*err})
 }
+
+var errUnread = errors.New("it left part of the answer unread")
 
 // translate replaces lib/pq's error with one that says what happened.
 func (s *session) translate(err error, canceled bool) error {

@@ -12,8 +12,10 @@ import (
 	"github.com/pgnotify/pgnotify/internal/transport"
 )
 
-// Conn is the connection that lib/pq speaks over. Its Read never returns bytes
-// beyond a ReadyForQuery, never a notification and never a notice.
+// Conn is the connection that lib/pq speaks over. Its Read never returns a notification
+// or a notice, and gives each ReadyForQuery in a Read of its own. lib/pq reads only when
+// its buffer is empty, so it has taken the whole answer when it gets a ReadyForQuery:
+// Clean and Unread are exact.
 //
 // A Conn is passive at first: Read reads the socket, on the goroutine that runs the
 // query. While the session is idle, nothing is read and no buffer is held. Activate
@@ -28,6 +30,7 @@ type Conn struct {
 	notes     notes
 	sent      atomic.Int64           // bytes written since BeginOperation
 	delivered int64                  // bytes that Read has returned; for the caller of Read
+	unread    atomic.Int32           // ReadyForQuery messages that lib/pq has still to take
 	active    atomic.Pointer[reader] // nil while passive
 	readMu    sync.Mutex             // serialises passive readers; guards scan until active
 	scan      scanner
@@ -64,6 +67,7 @@ var ErrServerEnded = errors.New("the server ended the session")
 func NewConn(c net.Conn, events Events) *Conn {
 	w := &Conn{net: c}
 	w.notes.awaited.Store(1) // the start-up packet is answered like a request
+	w.unread.Store(1)
 	w.scan = scanner{notes: &w.notes, events: events}
 	return w
 }
@@ -91,17 +95,21 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 func (c *Conn) read(p []byte) (int, error) {
 	if r := c.lockScan(); r != nil {
-		return r.inbox.read(p)
+		return c.readInbox(r.inbox, p)
 	}
 	defer c.readMu.Unlock()
 	for {
 		span, err := c.scan.next()
 		if len(span) > 0 {
-			n := copy(p, span)
+			n := copy(p, span[:c.scan.beforeReady(len(span))])
 			if ready := c.scan.take(n); ready {
+				c.unread.Add(-1)
 				c.settle()
 			}
 			return n, nil
+		}
+		if err == nil && !c.Unread() {
+			err = errNothingAsked
 		}
 		if err == nil {
 			if n := min(c.scan.direct(), len(p)); n >= bufSize/2 {
@@ -114,6 +122,21 @@ func (c *Conn) read(p []byte) (int, error) {
 		}
 	}
 }
+
+func (c *Conn) readInbox(in *inbox, p []byte) (int, error) {
+	n, ready, err := in.read(p, &c.unread)
+	if ready {
+		c.unread.Add(-1)
+	}
+	if err == errNothingAsked {
+		err = c.lose(err)
+	}
+	return n, err
+}
+
+// errNothingAsked ends a session on which lib/pq reads although nothing is to come. It
+// would wait for ever.
+var errNothingAsked error = &FrameError{Reason: "lib/pq expects more than the answer has"}
 
 // fill reads the socket into the scanner's window.
 func (c *Conn) fill() error {
@@ -160,7 +183,9 @@ func (c *Conn) Write(p []byte) (int, error) {
 		f()
 	}
 	if c.notes.status.Load() != 0 { // during start-up messages have other shapes
-		c.notes.awaited.Add(answers(p))
+		n := answers(p)
+		c.notes.awaited.Add(n)
+		c.unread.Add(n)
 		if mayName(p) || c.names != nil && c.names.held != nil {
 			return c.writeNamed(p)
 		}
@@ -386,14 +411,18 @@ func (c *Conn) Backend() (pid uint32, key []byte) { return c.notes.backend() }
 // Parameter returns a run-time parameter that the server reports.
 func (c *Conn) Parameter(name string) (string, bool) { return c.notes.parameter(name) }
 
-// Clean reports whether the session is alive, idle, and has nothing unread. It
-// must not be called during a request of lib/pq.
+// Unread reports whether lib/pq has still to take some of what answers its requests.
+func (c *Conn) Unread() bool { return c.unread.Load() != 0 }
+
+// Clean reports whether the session is alive, lib/pq has taken the whole answer to each
+// of its requests, and nothing else was read in part. It must not be called during a
+// request of lib/pq.
 func (c *Conn) Clean() bool {
-	if c.Busy() || c.Loss() != nil {
+	if c.Busy() || c.Unread() || c.Loss() != nil {
 		return false
 	}
-	if r := c.lockScan(); r != nil {
-		return r.inbox.empty()
+	if c.lockScan() != nil {
+		return true
 	}
 	defer c.readMu.Unlock()
 	return c.scan.empty()

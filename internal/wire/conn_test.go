@@ -89,8 +89,10 @@ func modes(t *testing.T, f func(t *testing.T, active bool)) {
 	t.Run("active", func(t *testing.T) { t.Parallel(); f(t, true) })
 }
 
-// read starts a Read and returns where its error comes.
+// read starts a Read, as if there were an answer to come, and returns where its error
+// comes.
 func read(conn *wire.Conn) <-chan error {
+	wire.Expect(conn)
 	failed := make(chan error, 1)
 	go func() {
 		for {

@@ -125,6 +125,9 @@ type Notes struct {
 	Params   string
 }
 
+// Expect has Read wait although nothing was asked.
+func Expect(c *Conn) { c.unread.Add(1) }
+
 // Reading reports whether the goroutine of an active session still runs.
 func Reading(c *Conn) bool {
 	r := c.active.Load()

@@ -9,6 +9,9 @@ import (
 // length counts itself but not the type byte.
 const headerLen = 5
 
+// readySize is the size of a ReadyForQuery.
+const readySize = headerLen + 1
+
 // Bounds of whole frames, in bytes, header included. PostgreSQL allocates no
 // message above 1 GiB; the other bounds are several times what a server with
 // default compile-time limits can send.

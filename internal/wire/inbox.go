@@ -1,6 +1,9 @@
 package wire
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // inboxSize bounds the bytes that wait for lib/pq. If more of a result arrives than the
 // program takes, the goroutine that reads the socket waits; nothing else comes while a
@@ -8,8 +11,7 @@ import "sync"
 const inboxSize = 256 << 10
 
 // An inbox passes bytes from the goroutine that reads the socket to the one that runs
-// lib/pq. A read from it never goes beyond a ReadyForQuery, so that lib/pq's own buffer
-// is empty when its request is done.
+// lib/pq. A read from it gives a ReadyForQuery by itself.
 type inbox struct {
 	mu    sync.Mutex // guards the fields below
 	moved sync.Cond  // something was put or read, or err was set
@@ -25,8 +27,8 @@ func newInbox() *inbox {
 	return in
 }
 
-// put appends b, after waiting while the inbox is full. It reports false if the inbox
-// was closed.
+// put appends b, after waiting while the inbox is full. ready says that b ends with a
+// ReadyForQuery. It reports false if the inbox was closed.
 func (in *inbox) put(b []byte, ready bool) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -56,30 +58,37 @@ func (in *inbox) compact() {
 	in.r = 0
 }
 
-// read waits for bytes or an error. Bytes put before the error come first.
-func (in *inbox) read(p []byte) (int, error) {
+// read waits for bytes or an error, and says whether the bytes end with a ReadyForQuery.
+// Bytes put before the error come first. If unread says that nothing is to come, read
+// fails with errNothingAsked.
+func (in *inbox) read(p []byte, unread *atomic.Int32) (n int, ready bool, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for in.r == len(in.buf) && in.err == nil {
+		if unread.Load() == 0 {
+			return 0, false, errNothingAsked
+		}
 		in.moved.Wait()
 	}
 	if in.r == len(in.buf) {
-		return 0, in.err
+		return 0, false, in.err
 	}
 	end := len(in.buf)
 	if len(in.stops) > 0 {
-		end = in.stops[0]
+		if end = in.stops[0]; in.r < end-readySize {
+			end -= readySize
+		}
 	}
-	n := copy(p, in.buf[in.r:end])
+	n = copy(p, in.buf[in.r:end])
 	in.r += n
-	if len(in.stops) > 0 && in.r == end {
+	if ready = len(in.stops) > 0 && in.r == in.stops[0]; ready {
 		in.stops = append(in.stops[:0], in.stops[1:]...)
 	}
 	if in.r == len(in.buf) {
 		in.reset()
 	}
 	in.moved.Broadcast()
-	return n, nil
+	return n, ready, nil
 }
 
 // reset empties the inbox, and keeps its memory unless it is large.
@@ -88,13 +97,6 @@ func (in *inbox) reset() {
 	if in.buf = in.buf[:0]; cap(in.buf) > bufSize {
 		in.buf = nil
 	}
-}
-
-// empty reports whether lib/pq has taken everything.
-func (in *inbox) empty() bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.r == len(in.buf)
 }
 
 // close makes reads of the emptied inbox, and puts, fail. The first error stays.

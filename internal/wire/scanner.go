@@ -105,6 +105,15 @@ func (s *scanner) take(n int) (ready bool) {
 	return ready
 }
 
+// beforeReady returns how many of the n bytes that next returned may go to lib/pq at
+// once: a ReadyForQuery is handed over by itself.
+func (s *scanner) beforeReady(n int) int {
+	if s.ready && n > readySize {
+		return n - readySize
+	}
+	return n
+}
+
 // flush hands over the notifications taken out so far.
 func (s *scanner) flush() {
 	if e := s.ear; e != nil && len(e.batch) > 0 {
