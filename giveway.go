@@ -48,7 +48,7 @@ var (
 // deferred returns the statement that gave way when database/sql comes back with it, or
 // nil.
 func (c *Conn) deferred(query string) driver.Stmt {
-	left := c.s.op.unfinished
+	left := c.s.op.unfinished.Load()
 	if left == nil {
 		return nil
 	}

@@ -2,6 +2,7 @@ package pgnotify_test
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"testing"
@@ -38,5 +39,32 @@ func TestStatementThatGaveWayIsNotTheNextBorrowers(t *testing.T) {
 	if st, err := db.PrepareContext(testContext(t), "this is no sql"); err == nil {
 		st.Close()
 		t.Error("nonsense was prepared")
+	}
+}
+
+// N13: a statement that gives way has no turn any more, and a Listen may have it. What
+// they leave for later requests is not the same memory; the race detector looks.
+func TestStatementThatGivesWayBesideListen(t *testing.T) {
+	t.Parallel()
+	for _, m := range modes(t) {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			db := open(t, m.dsn)
+			for range 20 { // a session that has listened is not used again
+				s := take(t, db)
+				ctx, cancel := context.WithCancel(testContext(t))
+				mustBegin(t, beginsWith{s.Conn, ctx})
+				listening := make(chan error, 1)
+				go func() { listening <- s.pc.Listen(testContext(t), "t1") }() // joined below
+				cancel()
+				if _, err := s.ExecContext(testContext(t), "select 1"); err != nil && !errors.Is(err, sql.ErrTxDone) {
+					t.Error(err)
+				}
+				if err := recv(t, listening); err != nil {
+					t.Error(err)
+				}
+				s.Close()
+			}
+		})
 	}
 }

@@ -143,7 +143,7 @@ const everyChannel = ""
 // dropUnlistened discards received notifications of the channels that UNLISTEN named,
 // once the transaction has ended, unless it was rolled back.
 func (s *session) dropUnlistened() {
-	left := s.op.unfinished
+	left := s.op.unfinished.Load()
 	if left == nil || len(left.unlistened) == 0 || s.wire.Status() != 'I' {
 		return
 	}

@@ -18,38 +18,40 @@ import (
 var background = context.Background()
 
 // An operation is one request of the program, from taking the turn to giving it back. A
-// session has one and reuses it, so a request allocates nothing for it.
+// session has one and reuses it, so a request allocates nothing for it. Whoever has the
+// turn owns the fields that do not say otherwise.
 type operation struct {
 	ctx  context.Context
 	stop func() bool // detaches from ctx; nil if ctx cannot end
 
 	tx         atomic.Pointer[tx] // the transaction that BeginTx began; nil outside
 	cancel     atomic.Pointer[cancellation]
-	onCancel   func()      // cancelStatement, made once
-	gate       cancelGate  // between Cancel and the end of the request
-	mark       uint64      // events queued before the request
-	goesOn     bool        // the answer outlives the call: rows, COPY
-	failed     bool        // the last request failed: the server may be about to end the session
-	outdated   bool        // kept statements may have another meaning; see review
-	tells      bool        // those of other sessions may, once the transaction is committed; see tell
-	commits    bool        // the request may commit a transaction and begin another one
-	rows       *rows       // the open rows; for database/sql only, as copy
-	copy       *copyStmt   // the COPY under way, for database/sql only, which calls one method at a time
-	unfinished *unfinished // stays nil for most sessions
+	onCancel   func()                     // cancelStatement, made once
+	gate       cancelGate                 // between Cancel and the end of the request
+	mark       uint64                     // events queued before the request
+	goesOn     bool                       // the answer outlives the call: rows, COPY
+	failed     bool                       // the last request failed: the server may be about to end the session
+	outdated   bool                       // kept statements may have another meaning; see review
+	tells      bool                       // those of other sessions may, once the transaction is committed; see tell
+	commits    bool                       // the request may commit a transaction and begin another one
+	rows       *rows                      // the open rows; for database/sql only, as copy
+	copy       *copyStmt                  // the COPY under way, for database/sql only, which calls one method at a time
+	unfinished atomic.Pointer[unfinished] // stays nil for most sessions; set once
 }
 
-// unfinished is what requests leave for later ones.
+// unfinished is what requests leave for later ones. Whoever has the turn owns its
+// fields, except for gaveWay: a statement has no turn any more when it gives way.
 type unfinished struct {
-	gaveWay    []string // statements about to come back as prepared ones; for database/sql
+	gaveWay    []string // statements about to come back as prepared ones; for database/sql only
 	unlistened []string // channels that UNLISTEN named in the transaction under way
-	unclosed   []string // prepared statements that were closed while rows were open; for database/sql
+	unclosed   []string // prepared statements that were closed while rows, which had the turn, were open
 }
 
 func (o *operation) leave() *unfinished {
-	if o.unfinished == nil {
-		o.unfinished = new(unfinished)
+	if o.unfinished.Load() == nil {
+		o.unfinished.CompareAndSwap(nil, new(unfinished))
 	}
-	return o.unfinished
+	return o.unfinished.Load()
 }
 
 // begin takes the turn for a request of database/sql. It fails, and sends nothing, if

@@ -194,7 +194,9 @@ func (s *session) returned() bool {
 	defer s.freeTurn()
 	s.op.tx.Store(nil)
 	s.closeUnclosed()
-	s.op.unfinished = nil // of statements that gave way and never came back, as for a user of Raw
+	if left := s.op.unfinished.Load(); left != nil {
+		*left = unfinished{} // statements that gave way and never came back, as for a user of Raw
+	}
 	if s.idleSince = now(); s.op.failed {
 		s.idleSince = -idleMoment
 	}

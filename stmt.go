@@ -105,7 +105,7 @@ func (st *stmt) Close() (err error) {
 
 // closeUnclosed schedules the closing of statements that Close could not close.
 func (s *session) closeUnclosed() {
-	left := s.op.unfinished
+	left := s.op.unfinished.Load()
 	if left == nil {
 		return
 	}
