@@ -7,9 +7,10 @@ import (
 	"fmt"
 )
 
-// AskSCRAM asks for SCRAM-SHA-256 authentication with a number of iterations, which the
-// client has to compute. The step ends once the request is sent.
-func AskSCRAM(iterations int) Step {
+// AskSCRAM asks for SCRAM-SHA-256 authentication. end is what follows the salt in the
+// server's first message, usually "i=" and the number of iterations that the client has
+// to compute. The step ends once the request is sent.
+func AskSCRAM(end string) Step {
 	return func(c *Session) error {
 		if _, err := c.Write(Frame('R', word(10)+"SCRAM-SHA-256\x00\x00")); err != nil {
 			return err
@@ -27,7 +28,7 @@ func AskSCRAM(iterations int) Step {
 		if !found {
 			return errors.New("no nonce")
 		}
-		_, err = c.Write(Frame('R', word(11)+fmt.Sprintf("r=%smore,s=c2FsdA==,i=%d", nonce, iterations)))
+		_, err = c.Write(Frame('R', word(11)+fmt.Sprintf("r=%smore,s=c2FsdA==,%s", nonce, end)))
 		return err
 	}
 }

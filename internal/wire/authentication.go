@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strconv"
 )
@@ -30,11 +31,30 @@ func checkAuthentication(body []byte) error {
 			return &FrameError{Type: 'R', Reason: "MD5 without salt"}
 		}
 	case authSASLContinue:
-		_, text, _ := bytes.Cut(data, []byte(",i="))
-		text, _, _ = bytes.Cut(text, []byte(","))
-		if n, err := strconv.Atoi(string(text)); err == nil && n > maxIterations {
-			return &FrameError{Type: 'R', Reason: fmt.Sprintf("SCRAM with %d iterations, above the limit of %d", n, maxIterations)}
+		return checkIterations(data)
+	}
+	return nil
+}
+
+// checkIterations checks the number of iterations in the server's first message of
+// SCRAM. lib/pq takes any number there, and computes one iteration for those below 1.
+func checkIterations(message []byte) error {
+	var count []byte
+	found := 0
+	for field := range bytes.SplitSeq(message, []byte(",")) {
+		if value, ok := bytes.CutPrefix(field, []byte("i=")); ok {
+			count = value
+			found++
 		}
+	}
+	n, err := strconv.Atoi(string(count))
+	switch {
+	case found != 1:
+		return &FrameError{Type: 'R', Reason: fmt.Sprintf("SCRAM with %d counts of iterations", found)}
+	case errors.Is(err, strconv.ErrRange) || n > maxIterations:
+		return &FrameError{Type: 'R', Reason: fmt.Sprintf("SCRAM with more than %d iterations", maxIterations)}
+	case n < 1 || strconv.Itoa(n) != string(count):
+		return &FrameError{Type: 'R', Reason: "SCRAM whose number of iterations is not a plain positive number"}
 	}
 	return nil
 }
