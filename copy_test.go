@@ -92,6 +92,30 @@ func copyStep(t *testing.T, s *session, f func(ctx context.Context, tx *sql.Tx, 
 	return table, tx.Rollback()
 }
 
+// A row of COPY has values in an order, which names cannot change: as in lib/pq they are
+// refused, and the COPY goes on.
+func TestCopyRefusesNamedValues(t *testing.T) {
+	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
+		_, err := copyStep(t, s, func(ctx context.Context, tx *sql.Tx, st *sql.Stmt) {
+			for _, a := range []any{1, sql.Named("a", 2), 3} {
+				_, err := st.ExecContext(ctx, a)
+				if _, named := a.(sql.NamedArg); named != errors.Is(err, pgnotify.ErrNotSupported) || !named && err != nil {
+					t.Errorf("%v: %v", a, err)
+				}
+			}
+			if _, err := st.ExecContext(ctx); err != nil {
+				t.Error(err)
+			}
+			if err := st.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // W2: errors of COPY.
 func TestCopyErrors(t *testing.T) {
 	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {

@@ -3,6 +3,7 @@ package pgnotify
 import (
 	"context"
 	"database/sql/driver"
+	"fmt"
 )
 
 // libpqStmt is lib/pq's prepared statement.
@@ -129,13 +130,17 @@ type copyStmt struct {
 
 func (st *copyStmt) NumInput() int { return st.inner.NumInput() }
 
-// ExecContext sends a row or, without arguments, ends the COPY.
+// ExecContext sends a row or, without arguments, ends the COPY. The values of a row have
+// an order and no names.
 func (st *copyStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	defer func() { clear(st.values) }()
 	st.values = st.values[:0]
 	for _, a := range args {
+		if a.Name != "" {
+			return nil, errNamedValue
+		}
 		st.values = append(st.values, a.Value)
 	}
-	defer clear(st.values)
 	last := len(args) == 0
 	return st.run(ctx, last, func() (driver.Result, error) {
 		res, err := st.inner.Exec(st.values) //nolint:staticcheck // lib/pq's COPY has no other
@@ -145,6 +150,8 @@ func (st *copyStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (
 		return res, err
 	})
 }
+
+var errNamedValue = fmt.Errorf("%w: a row of COPY with sql.Named", ErrNotSupported)
 
 // Exec implements driver.Stmt.
 func (st *copyStmt) Exec(args []driver.Value) (driver.Result, error) {
