@@ -2,9 +2,11 @@ package pgnotify
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // A Conn is a session with PostgreSQL: lib/pq's driver connection with pgnotify's
@@ -34,7 +36,7 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.Name
 }
 
 func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue) (_ driver.Result, err error) {
-	if err := checkArgs(args); err != nil {
+	if err := checkRequest(query, args); err != nil {
 		return nil, err
 	}
 	if err := c.s.beginStatement(ctx); err != nil {
@@ -58,7 +60,7 @@ func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 }
 
 func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue) (_ driver.Rows, err error) {
-	if err := checkArgs(args); err != nil {
+	if err := checkRequest(query, args); err != nil {
 		return nil, err
 	}
 	if err := c.s.beginStatement(ctx); err != nil {
@@ -78,11 +80,20 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 // maxArgs is the maximum number of arguments that the protocol can count.
 const maxArgs = 1<<16 - 1
 
-// checkArgs refuses too many arguments before lib/pq does, which with binary_parameters
-// would take the session for busy ever after.
-func checkArgs(args []driver.NamedValue) error {
+// checkRequest refuses too many arguments before lib/pq does, which with
+// binary_parameters would take the session for busy ever after.
+func checkRequest(query string, args []driver.NamedValue) error {
 	if len(args) > maxArgs {
 		return fmt.Errorf("pgnotify: %d arguments, at most %d are possible", len(args), maxArgs)
+	}
+	return checkQuery(query)
+}
+
+// checkQuery refuses a query that would end early on the wire: what follows the NUL would
+// be read as something else.
+func checkQuery(query string) error {
+	if at := strings.IndexByte(query, 0); at >= 0 {
+		return fmt.Errorf("pgnotify: the query has a NUL byte at position %d", at+1)
 	}
 	return nil
 }
@@ -92,6 +103,9 @@ func checkArgs(args []driver.NamedValue) error {
 func (c *Conn) PrepareContext(ctx context.Context, query string) (_ driver.Stmt, err error) {
 	if st := c.deferred(query); st != nil {
 		return st, nil
+	}
+	if err := checkQuery(query); err != nil {
+		return nil, err
 	}
 	if err := c.s.begin(ctx); err != nil {
 		return nil, err
@@ -113,7 +127,9 @@ func (c *Conn) Prepare(query string) (driver.Stmt, error) {
 	return c.PrepareContext(background, query)
 }
 
-// BeginTx implements [driver.ConnBeginTx].
+// BeginTx implements [driver.ConnBeginTx]. [sql.LevelSnapshot] means REPEATABLE READ,
+// which is snapshot isolation in PostgreSQL; it has no LevelWriteCommitted and no
+// LevelLinearizable.
 func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (_ driver.Tx, err error) {
 	if err := c.s.begin(ctx); err != nil {
 		return nil, err
@@ -135,8 +151,11 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (_ driver.Tx,
 }
 
 // beginTx sends only the options that are set: lib/pq's BeginTx would ask for READ
-// WRITE, which a standby refuses.
+// WRITE, which a standby refuses. PostgreSQL's REPEATABLE READ is snapshot isolation.
 func (s *session) beginTx(opts driver.TxOptions) (driver.Tx, error) {
+	if opts.Isolation == driver.IsolationLevel(sql.LevelSnapshot) {
+		opts.Isolation = driver.IsolationLevel(sql.LevelRepeatableRead)
+	}
 	if opts == (driver.TxOptions{}) {
 		return s.pq.Begin() //nolint:staticcheck // lib/pq's BeginTx has no other way
 	}

@@ -440,3 +440,29 @@ func TestTooManyArguments(t *testing.T) {
 		mustExec(t, s, "select 1")
 	}
 }
+
+// O7: a query that would end early on the wire is refused before anything is sent, so a
+// transaction is not spoiled either. A payload could never be sent.
+func TestNULInAQuery(t *testing.T) {
+	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
+		ctx, tx := testContext(t), mustBegin(t, s)
+		exec := func(_ sql.Result, err error) error { return err }
+		for _, query := range []string{"select 1\x00; drop table x", "\x00", "select $1::int\x00", "copy x from stdin\x00", "listen a\x00b"} {
+			for name, err := range map[string]error{
+				"exec":                exec(tx.ExecContext(ctx, query)),
+				"exec with argument":  exec(tx.ExecContext(ctx, query, 1)),
+				"query":               tx.QueryRowContext(ctx, query).Err(),
+				"query with argument": tx.QueryRowContext(ctx, query, 1).Err(),
+				"prepare":             func() error { _, err := tx.PrepareContext(ctx, query); return err }(),
+			} {
+				if err == nil || !strings.HasPrefix(err.Error(), "pgnotify: the query has a NUL byte at position ") {
+					t.Errorf("%q, %s: %v", query, name, err)
+				}
+			}
+		}
+		if err := pgnotify.Notify(ctx, tx, "jobs", "a\x00b"); err == nil || !strings.Contains(err.Error(), `notify "jobs": the payload has a NUL byte`) {
+			t.Error(err)
+		}
+		mustExec(t, tx, "select 1")
+	})
+}

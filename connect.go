@@ -134,6 +134,9 @@ func (c *Connector) prepareAttempt(ctx context.Context, host transport.Endpoint,
 	if err := a.beforeConnect(ctx); err != nil {
 		return nil, &finalError{&opError{fmt.Sprintf("BeforeConnect for %v", host), err}}
 	}
+	if err := a.config.check(); err != nil {
+		return nil, &finalError{&opError{fmt.Sprintf("BeforeConnect for %v", host), err}}
+	}
 	policy, err := transport.NewPolicy(&a.config.Config, a.config.TLSConfig)
 	if err != nil {
 		return nil, &finalError{err}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 
 	"github.com/lib/pq"
@@ -42,7 +41,7 @@ func mayHavePassword(config *pq.Config) bool {
 	return err == nil || runtime.GOOS == "windows" // where it is elsewhere
 }
 
-// withParameterHint adds what is known about the parameter of the DSN that the server
+// withParameterHint adds which parameter was probably meant by the one that the server
 // names in its message. lib/pq sends what it does not know as a setting.
 func withParameterHint(config *Config, message string, err error) error {
 	var name string
@@ -54,35 +53,14 @@ func withParameterHint(config *Config, message string, err error) error {
 	if name == "" {
 		return err
 	}
-	if slices.Contains(libpqParameters, name) {
-		return fmt.Errorf("%w (%s is a parameter of libpq that is %w)", err, name, errUnsupported)
-	}
 	if meant := nearestParameter(name); meant != "" {
 		return fmt.Errorf("%w (did you mean %s?)", err, meant)
 	}
 	return err
 }
 
-// errUnsupported is ErrNotSupported for the middle of a text.
-var errUnsupported error = unsupportedError{}
-
-type unsupportedError struct{}
-
-func (unsupportedError) Error() string { return "not supported by pgnotify" }
-
-func (unsupportedError) Unwrap() error { return ErrNotSupported }
-
-// libpqParameters are the parameters of libpq that neither lib/pq nor pgnotify knows,
-// up to PostgreSQL 18. replication is not among them: the server takes it.
-// https://www.postgresql.org/docs/18/libpq-connect.html#LIBPQ-PARAMKEYWORDS
-var libpqParameters = []string{
-	"authtype", "gssdelegation", "gssencmode", "gsslib", "oauth_client_id",
-	"oauth_client_secret", "oauth_issuer", "oauth_scope", "require_auth", "requirepeer",
-	"requiressl", "scram_client_key", "scram_server_key", "servicefile", "sslcertmode",
-	"sslcompression", "sslcrl", "sslcrldir", "sslkeylogfile", "sslpassword", "tty",
-}
-
-// libParameters are lib/pq's own. Those of pgnotify are in parameters.
+// libParameters are those that lib/pq knows. Those of libpq are in libpqParameters, those
+// of pgnotify in parameters.
 var libParameters = []string{
 	"application_name", "binary_parameters", "client_encoding", "connect_timeout",
 	"database", "datestyle", "dbname", "disable_prepared_binary_result",
@@ -99,7 +77,7 @@ func nearestParameter(name string) (nearest string) {
 	name = strings.ToLower(name)
 	least := min(2, len(name)/3) + 1
 	try := func(known string) {
-		if n := mistakes(name, known); n < least {
+		if n := mistakes(name, known); n < least || n == least && known < nearest {
 			nearest, least = known, n
 		}
 	}
@@ -107,6 +85,9 @@ func nearestParameter(name string) (nearest string) {
 		try(known)
 	}
 	for known := range parameters {
+		try(known)
+	}
+	for known := range libpqParameters {
 		try(known)
 	}
 	return nearest

@@ -94,6 +94,8 @@ type Config struct {
 	// notices and notifications. It gets no secrets and no statements. nil:
 	// [slog.Default].
 	Logger *slog.Logger
+
+	nameless bool // application_name='': the program's name is not its default
 }
 
 // defaultCancelTimeout is the default of Config.CancelTimeout.
@@ -147,6 +149,9 @@ func NewConnector(config *Config) (*Connector, error) {
 	}
 	c := &Connector{config: config.Clone(), meanings: new(atomic.Uint32)}
 	c.config.setDefaults()
+	if err := c.config.check(); err != nil {
+		return nil, err
+	}
 	if _, err := sessionAttrs(c.config.TargetSessionAttrs); err != nil {
 		return nil, err
 	}

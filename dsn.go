@@ -13,9 +13,9 @@ import (
 	"github.com/lib/pq"
 )
 
-// ParseConfig reads a DSN in any form that lib/pq accepts, keyword=value or URL,
-// together with the PG… environment variables and the service file, as [pq.NewConfig]
-// does. It reads lists of hosts as libpq does, including those of a URL
+// ParseConfig reads a DSN in any form that lib/pq accepts, keyword=value or URL, and
+// what it lacks from the service file, then from the PG… environment variables. It reads
+// lists of hosts as libpq does, including those of a URL
 // (postgres://a:5432,b:5433/db). Besides lib/pq's parameters it knows these:
 //
 //	keepalives            1 or 0: TCP keepalive on or off
@@ -27,9 +27,13 @@ import (
 //	cancel_timeout        seconds that a cancelled statement may take to end
 //	statement_cache_size  prepared statements kept by a session
 //
+// Any other parameter becomes a setting for the server. Those of libpq that are not
+// supported are refused with [ErrNotSupported], unless they are blank or ask for what
+// happens anyway, and so are their variables.
+//
 // Errors never contain a value of the DSN that could be a password.
 func ParseConfig(dsn string) (*Config, error) {
-	config, err := parseServers(dsn)
+	config, err := parseSettings(dsn)
 	if err != nil {
 		return nil, err
 	}
@@ -43,34 +47,39 @@ func ParseConfig(dsn string) (*Config, error) {
 			return nil, &opError{"wrong value for " + strconv.Quote(name), err}
 		}
 	}
+	if err := config.check(); err != nil {
+		return nil, err
+	}
 	return config, nil
 }
 
-// parseServers has lib/pq read everything but the list of servers. With a service file,
-// which may contain such a list, lib/pq reads that too.
-func parseServers(dsn string) (*Config, error) {
+// parseSettings has lib/pq read everything but the service file and the list of servers.
+func parseSettings(dsn string) (*Config, error) {
 	given, err := readSettings(dsn)
 	if err != nil {
 		return nil, err
 	}
-	if err := given.checkNames(); err != nil {
-		return nil, err
+	if given == nil {
+		if _, err := parseAll(dsn); err != nil {
+			return nil, err
+		}
+		return nil, errPairs
 	}
-	switch {
-	case given == nil:
-		return parseAll(dsn)
-	case given.or("service", "PGSERVICE") != "":
-		return parseAll(given.pairs())
+	for _, step := range []func() error{given.checkNames, given.addService, given.checkNUL, given.checkParameters, given.addVersions} {
+		if err := step(); err != nil {
+			return nil, err
+		}
 	}
 	hosts, err := given.hosts()
 	if err != nil {
 		return nil, err
 	}
-	config, err := parseAll(given.withoutHosts().pairs())
+	config, err := parseAll(given.forLibpq().pairs())
 	if err != nil {
 		return nil, err
 	}
 	hosts.apply(config)
+	config.nameless = given.nameless()
 	return config, nil
 }
 
@@ -80,8 +89,18 @@ func parseAll(dsn string) (*Config, error) {
 	if err != nil {
 		return nil, dsnError(err)
 	}
-	config := &Config{Config: parsed}
-	return config, config.checkSSLMode()
+	if strings.HasPrefix(string(parsed.SSLMode), "pqgo-") { // lib/pq accepts names of TLS configurations
+		return nil, errTLSConfig
+	}
+	return &Config{Config: parsed}, nil
+}
+
+// check refuses what must not be sent to the server.
+func (c *Config) check() error {
+	if err := checkStrings(&c.Config); err != nil {
+		return err
+	}
+	return checkRuntime(c.Runtime)
 }
 
 // parameters are those that lib/pq does not know and would send to the server.
@@ -159,20 +178,6 @@ func parseCount(v string) (int, error) {
 // errTLSConfig tells users of lib/pq's RegisterTLSConfig what to use instead.
 var errTLSConfig = fmt.Errorf("%w: sslmode=pqgo-NAME belongs to pq.RegisterTLSConfig; set Config.TLSConfig, and open with NewConnector and sql.OpenDB", ErrNotSupported)
 
-// checkSSLMode refuses two settings that lib/pq would misread or that pgnotify does not
-// support. lib/pq turns TLS off for all hosts if the first one is a Unix socket; this
-// check is for lists in a service file, since other lists are read here. And lib/pq
-// accepts sslmodes that are names of TLS configurations.
-func (c *Config) checkSSLMode() error {
-	if strings.HasPrefix(string(c.SSLMode), "pqgo-") {
-		return errTLSConfig
-	}
-	if len(c.Multi) > 0 && isUnixHost(c.Host) && !c.Hostaddr.IsValid() {
-		return errors.New("pgnotify: name a host before the unix socket, so that sslmode can be told for it")
-	}
-	return nil
-}
-
 func isUnixHost(host string) bool {
 	return filepath.IsAbs(host) || strings.HasPrefix(host, "@")
 }
@@ -188,12 +193,15 @@ func dsnError(err error) error {
 	case strings.Contains(text, `"pqgo-`):
 		return errTLSConfig
 	case strings.HasPrefix(text, `missing "=" after`):
-		return errors.New(`pgnotify: the DSN has a word without "="; it is key=value pairs or a postgres:// URL, and values with spaces need single quotes, and inside them ' and \ need a backslash before them`)
+		return errPairs
 	case strings.HasPrefix(text, "pq: "):
 		return fmt.Errorf("pgnotify: %w", err)
 	}
 	return fmt.Errorf("pgnotify: DSN: %w", err)
 }
+
+// errPairs is the error for pairs that cannot be read.
+var errPairs = errors.New(`pgnotify: the DSN has a word without "="; it is key=value pairs or a postgres:// URL, and values with spaces need single quotes, and inside them ' and \ need a backslash before them`)
 
 // valueError rewrites lib/pq's error about a number: pq: wrong value for "port": ...
 func valueError(text string, value *strconv.NumError) error {
@@ -230,14 +238,18 @@ func (c *Config) setDefaults() {
 	if c.Datestyle == "" {
 		c.Datestyle = "ISO, MDY"
 	}
-	if c.ApplicationName == "" {
+	if c.ApplicationName == "" && !c.nameless {
 		c.ApplicationName = programName()
 	}
 }
 
 // programName returns the default of application_name: as much of the program's name as
-// the server would show, at most 63 printable bytes.
+// the server would show, at most 63 printable bytes. A program may be started without a
+// name.
 func programName() string {
+	if len(os.Args) == 0 || os.Args[0] == "" {
+		return ""
+	}
 	name := strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
 			return '?'

@@ -2,6 +2,7 @@ package pgnotify_test
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -263,11 +264,19 @@ func TestOpenRefusesABadDSN(t *testing.T) {
 
 // The environment's values are read as strictly as the DSN's.
 func TestParseConfigRefusesBadValuesOfTheEnvironment(t *testing.T) {
-	for name, value := range map[string]string{"PGCONNECT_TIMEOUT": "1s", "PGPORT": "http", "PGSSLSNI": "maybe"} {
+	for name, value := range map[string]string{"PGCONNECT_TIMEOUT": "1s", "PGPORT": "http", "PGSSLSNI": "maybe", "PGHOSTADDR": "localhost"} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(name, value)
 			_, err := pgnotify.ParseConfig("")
-			if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q is not ", value)) || strings.Contains(err.Error(), "strconv") {
+			if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("wrong value for $%s: %q is not ", name, value)) || strings.Contains(err.Error(), "strconv") {
+				t.Error(err)
+			}
+		})
+	}
+	for name, value := range map[string]string{"PGPORT": "1,2", "PGHOSTADDR": "127.0.0.1,127.0.0.2"} {
+		t.Run(name+" list", func(t *testing.T) {
+			t.Setenv(name, value)
+			if _, err := pgnotify.ParseConfig("host=a"); err == nil || !strings.HasSuffix(err.Error(), " ($"+name+" of the environment)") {
 				t.Error(err)
 			}
 		})
@@ -447,6 +456,65 @@ func TestApplicationName(t *testing.T) {
 		}
 		if got := queryValue[string](t, openConnector(t, connector), "show application_name"); got != c.want {
 			t.Errorf("%q: %q, want %q", c.parameters, got, c.want)
+		}
+	}
+}
+
+// A blank application_name means none, as in libpq: then that of the role counts.
+func TestBlankApplicationName(t *testing.T) {
+	role := uniqueName("named")
+	db := open(t, ours(t).dsn)
+	mustExec(t, db, "create role "+role+" login superuser password "+pq.QuoteLiteral(testPassword)+"; alter role "+role+" set application_name = 'of the role'")
+	t.Cleanup(func() { mustExec(t, db, "drop role "+role) })
+	base := ours(t).dsn + " user=" + role + " password=" + quote(testPassword)
+	check := func(dsn, want string) {
+		t.Helper()
+		config, err := pgnotify.ParseConfig(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.BeforeConnect = func(context.Context, *pgnotify.Config) error { return nil } // it gets a copy
+		connector, err := pgnotify.NewConnector(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := queryValue[string](t, openConnector(t, connector), "show application_name"); got != want {
+			t.Errorf("%s: %q, want %q", dsn, got, want)
+		}
+	}
+	const blank, fallback = " application_name=''", " fallback_application_name=f"
+	check(base, defaultAppName())
+	check(base+blank, "of the role")
+	check(base+blank+fallback, "of the role")
+	check(base+" fallback_application_name=''", "of the role")
+	check(base+" application_name=mine fallback_application_name=''", "mine")
+	t.Setenv("PGAPPNAME", "")
+	check(base, "of the role")
+	check(base+fallback, "of the role")
+	check(base+" application_name=mine", "mine")
+	t.Setenv("PGAPPNAME", "theirs")
+	check(base+blank, "of the role")
+	config, err := pgnotify.ParseConfig("postgres:///d?application_name=")
+	if err != nil || config.ApplicationName != "" {
+		t.Errorf("a URL: %q, %v", config.ApplicationName, err)
+	}
+}
+
+// A program that was started without a name has none to give.
+func TestProgramWithoutName(t *testing.T) {
+	args := os.Args
+	defer func() { os.Args = args }()
+	for _, os.Args = range [][]string{nil, {}, {""}} {
+		config, err := pgnotify.ParseConfig(dsn(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		connector, err := pgnotify.NewConnector(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := queryValue[string](t, openConnector(t, connector), "show application_name"); got != "" {
+			t.Errorf("%q: %q", os.Args, got)
 		}
 	}
 }

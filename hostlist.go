@@ -19,22 +19,22 @@ import (
 type hostList []pq.ConfigMultihost
 
 // newHostList combines the three comma-separated lists.
-func newHostList(host, hostaddr, port string) (hostList, error) {
-	names, addrs, ports := strings.Split(host, ","), strings.Split(hostaddr, ","), strings.Split(port, ",")
+func newHostList(host, hostaddr, port source) (hostList, error) {
+	names, addrs, ports := host.items(), hostaddr.items(), port.items()
 	n := len(names)
 	switch {
-	case hostaddr != "" && host != "" && len(names) != len(addrs):
-		return nil, fmt.Errorf("pgnotify: could not match %d host names to %d hostaddr values", len(names), len(addrs))
-	case hostaddr != "":
+	case hostaddr.value != "" && host.value != "" && len(names) != len(addrs):
+		return nil, fmt.Errorf("pgnotify: could not match %d host names to %d hostaddr values%s", len(names), len(addrs), variables(host, hostaddr))
+	case hostaddr.value != "":
 		n = len(addrs)
 	}
 	if len(ports) > 1 && len(ports) != n {
-		return nil, fmt.Errorf("pgnotify: could not match %d port numbers to %d hosts", len(ports), n)
+		return nil, fmt.Errorf("pgnotify: could not match %d port numbers to %d hosts%s", len(ports), n, variables(host, hostaddr, port))
 	}
 	list := make(hostList, n)
 	for i := range list {
 		h := &list[i]
-		if err := errors.Join(setAddr(h, item(addrs, i)), setPort(h, item(ports, min(i, len(ports)-1)))); err != nil {
+		if err := errors.Join(setAddr(h, hostaddr, item(addrs, i)), setPort(h, port, item(ports, min(i, len(ports)-1)))); err != nil {
 			return nil, err
 		}
 		if h.Host = item(names, i); h.Host == "" && !h.Hostaddr.IsValid() {
@@ -42,6 +42,22 @@ func newHostList(host, hostaddr, port string) (hostList, error) {
 		}
 	}
 	return list, nil
+}
+
+func (s source) items() []string { return strings.Split(s.value, ",") }
+
+// variables names those sources that are variables of the environment.
+func variables(sources ...source) string {
+	var names []string
+	for _, s := range sources {
+		if s.value != "" && s.name[0] == '$' {
+			names = append(names, s.name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(names, " and ") + " of the environment)"
 }
 
 // item returns the i-th item of a list, or "" if there is none.
@@ -52,24 +68,24 @@ func item(list []string, i int) string {
 	return ""
 }
 
-func setAddr(h *pq.ConfigMultihost, text string) (err error) {
+func setAddr(h *pq.ConfigMultihost, from source, text string) (err error) {
 	if text == "" {
 		return nil
 	}
 	if h.Hostaddr, err = netip.ParseAddr(text); err != nil {
-		return &opError{`wrong value for "hostaddr"`, fmt.Errorf("%q is not an IP address", text)}
+		return &opError{"wrong value for " + from.name, fmt.Errorf("%q is not an IP address", text)}
 	}
 	return nil
 }
 
-func setPort(h *pq.ConfigMultihost, text string) error {
+func setPort(h *pq.ConfigMultihost, from source, text string) error {
 	if text == "" {
 		h.Port = 5432
 		return nil
 	}
 	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil || n == 0 {
-		return &opError{`wrong value for "port"`, fmt.Errorf("%q is not a number from 1 to 65535", text)}
+		return &opError{"wrong value for " + from.name, fmt.Errorf("%q is not a number from 1 to 65535", text)}
 	}
 	h.Port = uint16(n)
 	return nil

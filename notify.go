@@ -349,8 +349,8 @@ type Execer interface {
 
 // Notify sends a notification: at once through a *sql.DB or an idle *sql.Conn, with the
 // commit through a *sql.Tx. Name and payload are sent as they are. An invalid name is
-// [ErrChannelName], a payload above [MaxPayload] bytes [ErrPayloadTooLong]; neither
-// check asks the server. Within one transaction the server delivers equal notifications
+// [ErrChannelName], a payload above [MaxPayload] bytes [ErrPayloadTooLong], and one with a
+// NUL byte is an error too; no check asks the server. Within one transaction the server delivers equal notifications
 // only once.
 func Notify(ctx context.Context, db Execer, channel, payload string) error {
 	if err := checkChannel(channel); err != nil {
@@ -358,6 +358,9 @@ func Notify(ctx context.Context, db Execer, channel, payload string) error {
 	}
 	if len(payload) > MaxPayload {
 		return fmt.Errorf("%w: %d bytes for channel %q, at most %d are possible", ErrPayloadTooLong, len(payload), channel, MaxPayload)
+	}
+	if hasNUL(payload) {
+		return fmt.Errorf("pgnotify: notify %q: the payload has a NUL byte", channel)
 	}
 	if _, err := db.ExecContext(ctx, "SELECT pg_catalog.pg_notify($1, $2)", channel, payload); err != nil {
 		return &opError{"notify " + strconv.Quote(channel), err}

@@ -1,9 +1,11 @@
 package pgnotify
 
 import (
+	"fmt"
 	"maps"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -40,25 +42,66 @@ func (s settings) checkNames() error {
 // hosts returns the servers that the settings or, for what they lack, the environment
 // name.
 func (s settings) hosts() (hostList, error) {
-	return newHostList(s.or("host", "PGHOST"), s.or("hostaddr", "PGHOSTADDR"), s.or("port", "PGPORT"))
+	return newHostList(s.source("host", "PGHOST"), s.source("hostaddr", "PGHOSTADDR"), s.source("port", "PGPORT"))
 }
 
-func (s settings) or(name, variable string) string {
+// A source is a value and where it comes from, for errors.
+type source struct{ value, name string }
+
+// source returns the value of a setting or, if it is not given, of a variable.
+func (s settings) source(name, variable string) source {
 	if value, ok := s[name]; ok {
-		return value
+		return source{value, strconv.Quote(name)}
 	}
-	return os.Getenv(variable)
+	return source{os.Getenv(variable), "$" + variable}
 }
 
-// withoutHosts returns the settings with one meaningless server. lib/pq prepends the
-// lists of the environment to those of the DSN, so the lists are padded until all three
-// have the same length.
-func (s settings) withoutHosts() settings {
+func (s settings) or(name, variable string) string { return s.source(name, variable).value }
+
+// addVersions adds the variables that lib/pq v1.12.3 reads by other names.
+func (s settings) addVersions() error {
+	for _, name := range []string{"ssl_min_protocol_version", "ssl_max_protocol_version"} {
+		from := s.source(name, libpqParameters[name].variable)
+		if from.value == "" || from.name[0] != '$' {
+			continue
+		}
+		version := strings.ToLower(from.value)
+		switch version {
+		case "tlsv1":
+			version = "tlsv1.0"
+		case "tlsv1.1", "tlsv1.2", "tlsv1.3":
+		default:
+			return &opError{"wrong value for " + from.name, fmt.Errorf("%.80q is not TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3", from.value)}
+		}
+		s[name] = "TLSv" + strings.TrimPrefix(version, "tlsv")
+	}
+	return nil
+}
+
+// nameless reports whether no application_name is to be sent: as in libpq, a blank one
+// means that of the role or the database.
+func (s settings) nameless() bool {
+	if name, ok := s["application_name"]; ok {
+		return name == ""
+	}
+	if name, ok := os.LookupEnv("PGAPPNAME"); ok {
+		return name == ""
+	}
+	name, ok := s["fallback_application_name"]
+	return ok && name == ""
+}
+
+// forLibpq returns the settings without the service and with one meaningless server.
+// lib/pq prepends the lists of the environment to those of the DSN, so the lists are
+// padded until all three have the same length.
+func (s settings) forLibpq() settings {
 	list := func(value, other, another string) string {
 		n := strings.Count(os.Getenv(other), ",") + strings.Count(os.Getenv(another), ",")
 		return value + strings.Repeat(","+value, n)
 	}
 	without := maps.Clone(s)
+	delete(without, "servicefile")
+	without["service"] = "" // or lib/pq would read that of $PGSERVICE
 	without["host"] = list("none.invalid", "PGHOSTADDR", "PGPORT")
 	without["hostaddr"] = list("127.0.0.1", "PGHOST", "PGPORT")
 	without["port"] = list("1", "PGHOST", "PGHOSTADDR")
@@ -108,6 +151,9 @@ func readURL(dsn string) (settings, error) {
 	query := u.Query()
 	for name := range query {
 		s.add(name, query.Get(name))
+	}
+	if query.Has("application_name") { // blank has a meaning of its own
+		s["application_name"] = query.Get("application_name")
 	}
 	return s, nil
 }

@@ -198,6 +198,34 @@ func TestInTxRollsBackOnGoexit(t *testing.T) {
 	})
 }
 
+// PostgreSQL's REPEATABLE READ is snapshot isolation. It has no level for the others.
+func TestIsolationLevels(t *testing.T) {
+	eachTxRig(t, func(t *testing.T, r *txRig) {
+		for level, want := range map[sql.IsolationLevel]string{
+			sql.LevelReadUncommitted: "read uncommitted",
+			sql.LevelReadCommitted:   "read committed",
+			sql.LevelRepeatableRead:  "repeatable read",
+			sql.LevelSnapshot:        "repeatable read",
+			sql.LevelSerializable:    "serializable",
+			sql.LevelWriteCommitted:  "",
+			sql.LevelLinearizable:    "",
+		} {
+			got := ""
+			err := pgnotify.InTx(testContext(t), r.from, &sql.TxOptions{Isolation: level}, func(tx *sql.Tx) error {
+				got = queryValue[string](t, tx, "show transaction_isolation")
+				return nil
+			})
+			if got != want || (err == nil) != (want != "") {
+				t.Errorf("%v: %q, %v", level, got, err)
+			}
+			if want == "" && !strings.Contains(err.Error(), "isolation level not supported") {
+				t.Errorf("%v: %v", level, err)
+			}
+		}
+		r.wantUsable(t)
+	})
+}
+
 // T1
 func TestInTxOptions(t *testing.T) {
 	eachTxRig(t, func(t *testing.T, r *txRig) {
