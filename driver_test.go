@@ -27,6 +27,7 @@ import (
 
 	"github.com/pgnotify/pgnotify"
 	"github.com/pgnotify/pgnotify/internal/pgserver"
+	testrig "github.com/pgnotify/pgnotify/internal/rig" // rig is a type of the tests
 )
 
 // appName marks the sessions of this run in pg_stat_activity.
@@ -38,13 +39,11 @@ func TestMain(m *testing.M) {
 		os.Exit(playRole(role))
 	}
 	code := m.Run()
-	if err := closeServer(); err != nil {
-		log.Print(err)
-		code = 1
-	}
-	if err := goleak.Find(); err != nil {
-		log.Print(err)
-		code = 1
+	for _, check := range []func() error{closeServer, testrig.Lack, func() error { return goleak.Find() }} {
+		if err := check(); err != nil {
+			log.Print(err)
+			code = 1
+		}
 	}
 	os.Exit(code)
 }
@@ -74,41 +73,23 @@ func server(t testing.TB) *testServer {
 	if theServer.err == nil {
 		return theServer.testServer
 	}
-	if os.Getenv("CI") == "" && os.Getenv("PGNOTIFY_TEST_SERVER") == "" && os.Getenv("PGNOTIFY_TEST_DSN") == "" {
-		t.Skipf("no PostgreSQL for the tests: %v", theServer.err)
-	}
-	t.Fatalf("no PostgreSQL for the tests: %v", theServer.err)
+	testrig.WithoutServer(t, theServer.err)
 	return nil
 }
 
-// startServer takes PGNOTIFY_TEST_DSN, or starts PostgreSQL in Docker or from
-// installed binaries, as PGNOTIFY_TEST_SERVER says.
+// startServer takes PGNOTIFY_TEST_DSN, or starts the server that the other variables
+// choose.
 func startServer() (*testServer, error) {
 	if dsn := os.Getenv("PGNOTIFY_TEST_DSN"); dsn != "" {
 		return &testServer{dsn: dsn}, nil
 	}
-	sources := []pgserver.Source{pgserver.Docker, pgserver.Installed, pgserver.Download}
-	switch choice := os.Getenv("PGNOTIFY_TEST_SERVER"); choice {
-	case "":
-	case "docker":
-		sources = sources[:1]
-	case "local":
-		sources = sources[1:]
-	default:
-		return nil, fmt.Errorf("PGNOTIFY_TEST_SERVER=%q is neither docker nor local", choice)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	defer cancel()
-	s, err := pgserver.Start(ctx, pgserver.Options{
-		Sources: sources,
-		Image:   os.Getenv("PGNOTIFY_TEST_IMAGE"),
-		Config:  map[string]string{"max_connections": "300", "max_prepared_transactions": "10"},
-		Logf:    log.Printf,
-	})
+	s, err := testrig.StartServer(map[string]string{"max_connections": "300", "max_prepared_transactions": "10"})
 	if err != nil {
 		return nil, err
 	}
 	ts := &testServer{Server: s, dsn: s.DSN()}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
 	if err := ts.equip(ctx); err != nil {
 		return nil, fmt.Errorf("%w; %v", err, s.Close())
 	}

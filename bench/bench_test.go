@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pgnotify/pgnotify/internal/pgserver"
+	"github.com/pgnotify/pgnotify/internal/rig"
 )
 
 // theServer is started by the first test that asks for it.
@@ -32,6 +33,10 @@ func TestMain(m *testing.M) {
 			code = 1
 		}
 	}
+	if err := rig.Lack(); err != nil {
+		println(err.Error())
+		code = 1
+	}
 	os.Exit(code)
 }
 
@@ -42,24 +47,9 @@ func dsn(t *testing.T) string {
 	if dsn := os.Getenv("PGNOTIFY_TEST_DSN"); dsn != "" {
 		return dsn
 	}
-	choice := os.Getenv("PGNOTIFY_TEST_SERVER")
-	theServer.once.Do(func() {
-		sources := []pgserver.Source{pgserver.Docker, pgserver.Installed, pgserver.Download}
-		switch choice {
-		case "docker":
-			sources = sources[:1]
-		case "local":
-			sources = sources[1:]
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-		defer cancel()
-		theServer.Server, theServer.err = pgserver.Start(ctx, pgserver.Options{Sources: sources, Logf: t.Logf})
-	})
-	if err := theServer.err; err != nil {
-		if os.Getenv("CI") == "" && choice == "" {
-			t.Skipf("no PostgreSQL for the tests: %v", err)
-		}
-		t.Fatalf("no PostgreSQL for the tests: %v", err)
+	theServer.once.Do(func() { theServer.Server, theServer.err = rig.StartServer(nil) })
+	if theServer.err != nil {
+		rig.WithoutServer(t, theServer.err)
 	}
 	return theServer.DSN()
 }

@@ -2,16 +2,15 @@
 package compat
 
 import (
-	"context"
 	"log"
 	"os"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/pgnotify/pgnotify/internal/pgserver"
+	"github.com/pgnotify/pgnotify/internal/rig"
 )
 
 // TestMain fails when goroutines are left behind.
@@ -23,9 +22,11 @@ func TestMain(m *testing.M) {
 			code = 1
 		}
 	}
-	if err := goleak.Find(); err != nil {
-		log.Print(err)
-		code = 1
+	for _, check := range []func() error{rig.Lack, func() error { return goleak.Find() }} {
+		if err := check(); err != nil {
+			log.Print(err)
+			code = 1
+		}
 	}
 	os.Exit(code)
 }
@@ -41,28 +42,9 @@ var theServer struct {
 // and none was asked for.
 func server(t testing.TB) *pgserver.Server {
 	t.Helper()
-	choice := os.Getenv("PGNOTIFY_TEST_SERVER")
-	theServer.once.Do(func() { theServer.Server, theServer.err = startServer(choice) })
-	if theServer.err != nil && os.Getenv("CI") == "" && choice == "" {
-		t.Skipf("no PostgreSQL for the tests: %v", theServer.err)
-	}
+	theServer.once.Do(func() { theServer.Server, theServer.err = rig.StartServer(nil) })
 	if theServer.err != nil {
-		t.Fatalf("no PostgreSQL for the tests: %v", theServer.err)
+		rig.WithoutServer(t, theServer.err)
 	}
 	return theServer.Server
-}
-
-func startServer(choice string) (*pgserver.Server, error) {
-	sources := []pgserver.Source{pgserver.Docker, pgserver.Installed, pgserver.Download}
-	switch choice {
-	case "docker":
-		sources = sources[:1]
-	case "local":
-		sources = sources[1:]
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	defer cancel()
-	return pgserver.Start(ctx, pgserver.Options{
-		Sources: sources, Image: os.Getenv("PGNOTIFY_TEST_IMAGE"), Logf: log.Printf,
-	})
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/pgnotify/pgnotify"
 	"github.com/pgnotify/pgnotify/internal/pgserver"
+	"github.com/pgnotify/pgnotify/internal/rig"
 )
 
 // appName marks the sessions of this run in pg_stat_activity.
@@ -27,7 +28,7 @@ var appName = fmt.Sprintf("pgnotify-cmd-test-%d", os.Getpid())
 // TestMain fails when goroutines, or sessions on the server, are left behind.
 func TestMain(m *testing.M) {
 	code := m.Run()
-	for _, check := range []func() error{closeServer, removeProgram, func() error { return goleak.Find() }} {
+	for _, check := range []func() error{closeServer, rig.Lack, removeProgram, func() error { return goleak.Find() }} {
 		if err := check(); err != nil {
 			log.Print(err)
 			code = 1
@@ -53,10 +54,7 @@ func dsn(t testing.TB) string {
 	if theServer.err == nil {
 		return theServer.dsn
 	}
-	if os.Getenv("CI") == "" && os.Getenv("PGNOTIFY_TEST_SERVER") == "" && os.Getenv("PGNOTIFY_TEST_DSN") == "" {
-		t.Skipf("no PostgreSQL for the tests: %v", theServer.err)
-	}
-	t.Fatalf("no PostgreSQL for the tests: %v", theServer.err)
+	rig.WithoutServer(t, theServer.err)
 	return ""
 }
 
@@ -64,24 +62,7 @@ func startServer() {
 	if theServer.dsn = os.Getenv("PGNOTIFY_TEST_DSN"); theServer.dsn != "" {
 		return
 	}
-	sources := []pgserver.Source{pgserver.Docker, pgserver.Installed, pgserver.Download}
-	switch choice := os.Getenv("PGNOTIFY_TEST_SERVER"); choice {
-	case "":
-	case "docker":
-		sources = sources[:1]
-	case "local":
-		sources = sources[1:]
-	default:
-		theServer.err = fmt.Errorf("PGNOTIFY_TEST_SERVER=%q is neither docker nor local", choice)
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	defer cancel()
-	theServer.server, theServer.err = pgserver.Start(ctx, pgserver.Options{
-		Sources: sources,
-		Image:   os.Getenv("PGNOTIFY_TEST_IMAGE"),
-		Logf:    log.Printf,
-	})
+	theServer.server, theServer.err = rig.StartServer(nil)
 	if theServer.err == nil {
 		theServer.dsn = theServer.server.DSN() + " application_name=" + appName
 	}

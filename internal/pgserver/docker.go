@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	defaultImage = "postgres:17"
+	defaultImage = "postgres:" + defaultMajor
 
 	// expiryLabel marks our containers. Its value is their expiry time, in seconds
 	// since 1970.
@@ -47,12 +47,20 @@ func startDocker(ctx context.Context, opts Options) (*Server, error) {
 	}
 	c := &container{
 		client:   client,
-		image:    cmp.Or(opts.Image, defaultImage),
+		image:    opts.image(),
 		name:     "pgnotify-" + strings.ToLower(rand.Text()),
 		password: rand.Text(),
 		config:   maps.Clone(opts.Config),
 	}
 	return c.serve(ctx)
+}
+
+// image returns the image to run.
+func (o Options) image() string {
+	if o.Image == "" && o.Version != 0 {
+		return fmt.Sprintf("postgres:%d", o.Version)
+	}
+	return cmp.Or(o.Image, defaultImage)
 }
 
 func (c *container) serve(ctx context.Context) (*Server, error) {

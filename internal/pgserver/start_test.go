@@ -44,17 +44,6 @@ func TestDockerElsewhere(t *testing.T) {
 	}
 }
 
-func TestDownloadAsRoot(t *testing.T) {
-	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
-	_, err := pgserver.Start(testContext(t), pgserver.Options{Sources: []pgserver.Source{pgserver.Download}})
-	if err == nil || !strings.Contains(err.Error(), "not possible as root") {
-		t.Errorf("got %v", err)
-	}
-}
-
 func TestUnknownSource(t *testing.T) {
 	t.Parallel()
 	_, err := pgserver.Start(testContext(t), pgserver.Options{Sources: []pgserver.Source{42}})

@@ -38,7 +38,7 @@ func findChromium(t *testing.T) string {
 			return path
 		}
 	}
-	missing(t, false, "there is no Chromium (Debian: apt-get install chromium)")
+	missing(t, "there is no Chromium (Debian: apt-get install chromium)")
 	return ""
 }
 

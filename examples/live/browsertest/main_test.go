@@ -16,47 +16,37 @@ import (
 
 	"github.com/pgnotify/pgnotify"
 	"github.com/pgnotify/pgnotify/examples/live/internal/feed"
-	"github.com/pgnotify/pgnotify/internal/pgserver"
+	"github.com/pgnotify/pgnotify/internal/rig"
 )
 
 // TestMain fails when goroutines are left behind.
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if err := goleak.Find(); err != nil {
-		log.Print(err)
-		code = 1
+	for _, check := range []func() error{rig.Lack, func() error { return goleak.Find() }} {
+		if err := check(); err != nil {
+			log.Print(err)
+			code = 1
+		}
 	}
 	os.Exit(code)
 }
 
 // missing skips the test where something is missing that a visitor may not have, and
-// fails it where it was to be there.
-func missing(t *testing.T, required bool, format string, args ...any) {
+// fails it in CI.
+func missing(t *testing.T, what string) {
 	t.Helper()
-	if required || os.Getenv("CI") != "" {
-		t.Fatalf(format, args...)
+	if os.Getenv("CI") != "" {
+		t.Fatal(what)
 	}
-	t.Skipf(format, args...)
+	t.Skip(what)
 }
 
 // startServer returns the DSN of a throwaway PostgreSQL.
 func startServer(t *testing.T) string {
 	t.Helper()
-	sources := []pgserver.Source{pgserver.Docker, pgserver.Installed, pgserver.Download}
-	choice := os.Getenv("PGNOTIFY_TEST_SERVER")
-	switch choice {
-	case "docker":
-		sources = sources[:1]
-	case "local":
-		sources = sources[1:]
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	server, err := pgserver.Start(ctx, pgserver.Options{
-		Sources: sources, Image: os.Getenv("PGNOTIFY_TEST_IMAGE"), Logf: t.Logf,
-	})
+	server, err := rig.StartServer(nil)
 	if err != nil {
-		missing(t, choice != "", "no PostgreSQL for the test: %v", err)
+		rig.WithoutServer(t, err)
 	}
 	t.Cleanup(func() {
 		if err := server.Close(); err != nil {
