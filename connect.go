@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/lib/pq"
@@ -54,6 +55,9 @@ func connectError(failed []error) error {
 		}
 	}
 	if len(different) == 1 {
+		if final, ok := different[0].(*finalError); ok {
+			return final.err
+		}
 		return different[0]
 	}
 	return fmt.Errorf("pgnotify: no host could be connected to:\n%w", errors.Join(different...))
@@ -101,7 +105,35 @@ func (c *Connector) connectHost(ctx context.Context, host transport.Endpoint, at
 		cancel()
 		bounded, cancel = a.bound(ctx)
 	}
-	return nil, errors.Join(failed...)
+	return nil, attemptError(failed)
+}
+
+// attemptError joins the errors of one host. If the last attempt ended with the server's
+// refusal, the error is a *pq.Error as in lib/pq, whose type programs assert; its message
+// tells of the attempts before, too.
+func attemptError(failed []error) error {
+	before, last := failed[:len(failed)-1], failed[len(failed)-1]
+	if final, ok := last.(*finalError); ok {
+		return &finalError{attemptError(append(slices.Clone(before), final.err))}
+	}
+	server, ok := last.(*pq.Error)
+	switch {
+	case len(before) == 0:
+		return last
+	case !ok:
+		return errors.Join(failed...)
+	}
+	var message strings.Builder
+	for _, err := range before {
+		message.WriteString(strings.TrimPrefix(withoutPackage(err), "pq: ") + "\n")
+	}
+	return withMessage(server, message.String()+server.Message)
+}
+
+func withMessage(server *pq.Error, message string) *pq.Error {
+	changed := *server
+	changed.Message = message
+	return &changed
 }
 
 // sameAddress returns how many of the first routes lead to the same address.
@@ -186,7 +218,7 @@ func (a *attempt) connectAddress(ctx context.Context, routes []transport.Route) 
 		}
 		failed = append(failed, a.explain(ctx, route, last))
 	}
-	err := errors.Join(failed...)
+	err := attemptError(failed)
 	if isRejection(last) {
 		err = &finalError{err}
 	}
@@ -284,14 +316,18 @@ func (s *session) startError(err error) error {
 	return loss.Err
 }
 
-// explain adds where an attempt failed, and the timeout if that was the reason.
+// explain adds where an attempt failed, and the timeout if that was the reason. The
+// server's refusal remains a *pq.Error, so its message takes what is added.
 func (a *attempt) explain(ctx context.Context, place fmt.Stringer, err error) error {
 	var unreached *transport.Error
 	if errors.As(err, &unreached) { // names the place itself
 		return &transport.Error{Phase: unreached.Phase, Server: unreached.Server, Err: withCause(ctx, unreached.Err)}
 	}
-	return fmt.Errorf("pgnotify: connect to %v as user %q to database %q: %w",
-		place, a.config.User, cmp.Or(a.config.Database, a.config.User), withHint(a.config, withCause(ctx, err)))
+	what := fmt.Sprintf("connect to %v as user %q to database %q: ", place, a.config.User, cmp.Or(a.config.Database, a.config.User))
+	if server, ok := err.(*pq.Error); ok {
+		return withMessage(server, what+server.Message+hint(a.config, server))
+	}
+	return fmt.Errorf("pgnotify: %s%w", what, withCause(ctx, err))
 }
 
 // withCause adds why ctx has ended to an error that reports its end.

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lib/pq"
+
 	"github.com/pgnotify/pgnotify"
 	"github.com/pgnotify/pgnotify/internal/pgfake"
 )
@@ -79,6 +81,9 @@ func TestConnectErrorsNameTheServerAndNoPassword(t *testing.T) {
 			}
 			if c.code != "" && string(serverError(t, err).Code) != c.code {
 				t.Errorf("got SQLSTATE %s, want %s", serverError(t, err).Code, c.code)
+			}
+			if _, bare := err.(*pq.Error); c.code != "" && !bare {
+				t.Errorf("programs that assert the type get %T", err)
 			}
 			if c.is != nil && !errors.Is(err, c.is) {
 				t.Errorf("%v is no %v", err, c.is)

@@ -1,7 +1,6 @@
 package pgnotify
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,20 +10,16 @@ import (
 	"github.com/lib/pq"
 )
 
-// withHint adds to the server's refusal of a session what is probably wrong with the
-// DSN, if that can be told.
-func withHint(config *Config, err error) error {
-	var server *pq.Error
-	if !errors.As(err, &server) {
-		return err
-	}
+// hint returns what is probably wrong with the DSN that the server has refused, in
+// brackets, or "" if that cannot be told.
+func hint(config *Config, server *pq.Error) string {
 	switch {
 	case server.Code == "28P01" && !mayHavePassword(&config.Config):
-		return fmt.Errorf("%w (no password was given)", err)
+		return " (no password was given)"
 	case server.Code == "42704": // a setting that the server does not know
-		return withParameterHint(config, server.Message, err)
+		return parameterHint(config, server.Message)
 	}
-	return err
+	return ""
 }
 
 // mayHavePassword reports whether lib/pq may have had a password: that of config, or one
@@ -41,22 +36,19 @@ func mayHavePassword(config *pq.Config) bool {
 	return err == nil || runtime.GOOS == "windows" // where it is elsewhere
 }
 
-// withParameterHint adds which parameter was probably meant by the one that the server
+// parameterHint returns which parameter was probably meant by the one that the server
 // names in its message. lib/pq sends what it does not know as a setting.
-func withParameterHint(config *Config, message string, err error) error {
+func parameterHint(config *Config, message string) string {
 	var name string
 	for sent := range config.Runtime {
 		if strings.Contains(message, sent) && len(sent) > len(name) {
 			name = sent
 		}
 	}
-	if name == "" {
-		return err
-	}
 	if meant := nearestParameter(name); meant != "" {
-		return fmt.Errorf("%w (did you mean %s?)", err, meant)
+		return fmt.Sprintf(" (did you mean %s?)", meant)
 	}
-	return err
+	return ""
 }
 
 // libParameters are those that lib/pq knows. Those of libpq are in libpqParameters, those

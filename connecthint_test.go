@@ -11,11 +11,11 @@ import (
 func TestHintAtAParameter(t *testing.T) {
 	t.Parallel()
 	for parameter, want := range map[string]string{
-		"sslmod=disable":         "(42704) (did you mean sslmode?)",
-		"conect_timeout=3":       "(42704) (did you mean connect_timeout?)",
+		"sslmod=disable":         "(did you mean sslmode?) (42704)",
+		"conect_timeout=3":       "(did you mean connect_timeout?) (42704)",
 		"nonsense=1":             "(42704)",
 		"work_mem=tiny":          "(22023)",
-		"sslmod=a work_mem=1000": "(did you mean sslmode?)",
+		"sslmod=a work_mem=1000": "(did you mean sslmode?) (42704)",
 	} {
 		err := connectError(t, dsn(t)+" "+parameter)
 		if !strings.HasSuffix(err.Error(), want) {

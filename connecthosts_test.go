@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lib/pq"
+
 	"github.com/pgnotify/pgnotify"
 	"github.com/pgnotify/pgnotify/internal/pgfake"
 )
@@ -389,6 +391,26 @@ func TestRejectionStopsTheLoopOverAddresses(t *testing.T) {
 	err = connectError(t, listDSN(t, here, other.Addr())+" user=t_scram password=wrong", dialing(&dialled))
 	if list := dialled.all(); serverError(t, err).Code != "28P01" || len(list) != 1 || list[0] != here {
 		t.Errorf("%v; dialled %q", err, list)
+	}
+}
+
+// The server's refusal is a *pq.Error, as in lib/pq, even if other addresses of the host,
+// or the same one with TLS, were tried in vain before.
+func TestRefusalIsBare(t *testing.T) {
+	t.Parallel()
+	starting, rejecting := pgfake.Start(t, refusing("57P03")), pgfake.Start(t, refusing("28000"))
+	place := net.JoinHostPort(names.Add("127.0.0.2", "127.0.0.3", "127.0.0.1"), portOf(t, rejecting.Addr()))
+	failing := pgfake.Start(t, pgfake.Script{pgfake.AgreeTLS(), pgfake.Send([]byte("no TLS"))}, refusing("28P01"))
+	for dsn, want := range map[string][]string{
+		starting.DSN():                    {"57P03"},
+		listDSN(t, place):                 {place, "127.0.0.2", place, "127.0.0.3", place, "127.0.0.1", "28000"},
+		failing.DSN() + " sslmode=prefer": {"TLS with", failing.Addr(), "connect to", failing.Addr(), "28P01"},
+	} {
+		err := connectError(t, dsn)
+		if server, bare := err.(*pq.Error); !bare || server.Severity != "FATAL" || string(server.Code) != want[len(want)-1] {
+			t.Errorf("%T: %v", err, err)
+		}
+		wantInOrder(t, err, want...)
 	}
 }
 
