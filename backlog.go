@@ -10,14 +10,14 @@ import (
 // Bounds of what a session keeps for a program that does not take its notifications.
 const (
 	maxBacklog      = 64 << 10 // notifications
-	maxBacklogBytes = 16 << 20 // bytes of payload
+	maxBacklogBytes = 16 << 20 // bytes of memory
 )
 
 // A batch is a run of notifications from one read of the socket, followed by the gap of
 // those that were not kept.
 type batch struct {
 	items []wire.Notification
-	bytes int // of payload
+	bytes int // of memory
 	gap   *Gap
 }
 
@@ -34,7 +34,7 @@ type backlog struct {
 	next    int                   // index in now of the first that was not taken
 	waiting []batch               // in order
 	count   int                   // notifications in waiting
-	bytes   int                   // bytes of payload in waiting
+	bytes   int                   // bytes of memory in waiting
 	spares  [][]wire.Notification // empty slices to be filled
 	dirty   bool                  // spares still hold old notifications
 }
@@ -48,8 +48,15 @@ func (b *backlog) put(items []wire.Notification) (spare []wire.Notification) {
 	last := len(b.waiting) - 1
 	switch {
 	case b.count < maxBacklog && b.bytes < maxBacklogBytes:
+		if len(b.waiting) >= maxSpares && cap(items) > 4*len(items)+minRing {
+			items, spare = slices.Clone(items), items // many batches, each with much room to spare
+			clear(spare)
+			spare = spare[:0]
+		}
 		b.keepLocked(batch{items: items})
-		spare = b.takeSpareLocked()
+		if spare == nil {
+			spare = b.takeSpareLocked()
+		}
 	default:
 		b.waiting[last].gap = b.waiting[last].gap.dropped(len(items))
 		clear(items)
@@ -60,11 +67,17 @@ func (b *backlog) put(items []wire.Notification) (spare []wire.Notification) {
 	return spare
 }
 
-func payloadBytes(items []wire.Notification) (n int) {
+// notificationSize is the size of a wire.Notification, and a little more for what the
+// memory of its strings takes besides them.
+const notificationSize = 64
+
+// memoryOf returns about how much memory notifications take. Those of one channel share
+// its name, but each may be of another one.
+func memoryOf(items []wire.Notification) (n int) {
 	for i := range items {
-		n += len(items[i].Payload)
+		n += len(items[i].Channel) + len(items[i].Payload)
 	}
-	return n
+	return n + notificationSize*cap(items)
 }
 
 func (b *backlog) signal() {
@@ -213,7 +226,7 @@ func (b *backlog) keepLocked(one batch) {
 	last := len(b.waiting) - 1
 	switch {
 	case len(one.items) > 0:
-		one.bytes = payloadBytes(one.items)
+		one.bytes = memoryOf(one.items)
 		b.waiting = append(b.waiting, one)
 		b.count += len(one.items)
 		b.bytes += one.bytes

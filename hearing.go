@@ -28,10 +28,10 @@ type event struct {
 
 // weight returns the approximate memory use of the event in bytes.
 func (e event) weight() int {
-	if n := e.notice; n != nil {
-		return 512 + len(n.Message) + len(n.Detail) + len(n.Hint) + len(n.Where) + len(n.InternalQuery)
+	if e.notice != nil {
+		return e.notice.memory()
 	}
-	return 64*len(e.notifications) + payloadBytes(e.notifications)
+	return memoryOf(e.notifications)
 }
 
 // count returns how many notices or notifications the event has.

@@ -34,6 +34,16 @@ type Notice struct {
 	Routine              string
 }
 
+// memory returns about how much memory the notice takes.
+func (n *Notice) memory() int {
+	const fields = 18
+	return 32*fields + // the strings' own sizes, and what the memory of each takes besides it
+		len(n.Severity) + len(n.SeverityNonLocalized) + len(n.Code) + len(n.Message) + len(n.Detail) +
+		len(n.Hint) + len(n.Position) + len(n.InternalPosition) + len(n.InternalQuery) + len(n.Where) +
+		len(n.Schema) + len(n.Table) + len(n.Column) + len(n.DataTypeName) + len(n.Constraint) +
+		len(n.File) + len(n.Line) + len(n.Routine)
+}
+
 // String formats the notice as psql does.
 func (n *Notice) String() string {
 	var b strings.Builder

@@ -66,8 +66,12 @@ func (c *payloadCopier) copy(payload []byte, size, rest int) string {
 	return block[len(block)-len(payload):]
 }
 
-// maxInterned bounds how many channel names a session remembers.
-const maxInterned = 1024
+// Bounds of the channel names that a session remembers. A name of PostgreSQL has at most
+// 63 bytes, unless the server was compiled with another limit.
+const (
+	maxInterned      = 1024
+	maxInternedBytes = 128 << 10
+)
 
 // An interner gives equal names the same string, so that a name costs one
 // allocation for a session and not one for a notification. The zero value is
@@ -75,6 +79,7 @@ const maxInterned = 1024
 type interner struct {
 	last  string // of the notification before
 	names map[string]string
+	bytes int // in names
 }
 
 // again returns the name of the previous notification if text begins with it and its
@@ -91,8 +96,8 @@ func (in *interner) intern(b []byte) string {
 	name, ok := in.names[string(b)]
 	if !ok {
 		name = string(b)
-		if in.names == nil || len(in.names) >= maxInterned {
-			in.names = make(map[string]string)
+		if in.bytes += len(name); in.names == nil || len(in.names) >= maxInterned || in.bytes > maxInternedBytes {
+			in.names, in.bytes = make(map[string]string), len(name)
 		}
 		in.names[name] = name
 	}
