@@ -71,12 +71,22 @@ func (r *rows) translate(err error) error {
 	return r.s.translate(err, r.s.op.ctx.Err() != nil)
 }
 
-// Close reads the rest of the answer, or has it cut short, and gives the turn back.
+// Close reads the rest of the answer, or has it cut short, and gives the turn back. If
+// the context has ended before the next result, Close says so: database/sql, which has
+// the end of the last one as its error, may not (it learns of the context over two
+// channels, and looks at either).
 func (r *rows) Close() (err error) {
 	if r.closed {
-		return nil
+		return r.cutOff
 	}
 	r.closed = true
+	if r.HasNextResultSet() {
+		defer func() {
+			if err == nil {
+				err = r.ctx.Err()
+			}
+		}()
+	}
 	r.s.op.rows = nil
 	r.s.op.goesOn = false
 	defer r.s.end(&err)

@@ -379,6 +379,32 @@ func TestSeveralResults(t *testing.T) {
 	})
 }
 
+// Results that a context has cut off are not taken for all of them. Of a context that
+// ends behind the last row of a result, before the next one, database/sql may forget
+// that it was the context.
+func TestContextEndsBetweenResults(t *testing.T) {
+	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
+		for i := range 30 {
+			ctx, cancel := context.WithCancel(testContext(t))
+			rows, err := s.QueryContext(ctx, "select 1; select 2")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for rows.Next() {
+			}
+			cancel()
+			if i%2 == 0 { // the next statement may be first to close the rows
+				mustExec(t, s, "select 3")
+			}
+			until(t, "the rows are closed", func() bool { _, err := rows.Columns(); return err != nil })
+			if more := rows.NextResultSet(); more || !errors.Is(rows.Err(), context.Canceled) {
+				t.Errorf("run %d: more results: %v; %v", i, more, rows.Err())
+			}
+			wantIdle(t, s)
+		}
+	})
+}
+
 // A short rest is read, for a long one there is a cancel request, which needs a
 // connection of its own.
 func TestShortRestIsNotCancelled(t *testing.T) {
