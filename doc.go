@@ -264,7 +264,7 @@
 // Channel names have at most [MaxChannelName] bytes and payloads at most
 // [MaxPayload], the server's limits. Behind a pooler that shares server sessions
 // between transactions, such as PgBouncer in transaction mode, LISTEN does not
-// work with any driver; [ListenerConfig].DeliveryProbe detects this. Server
+// work with any driver; a [Listener] finds that out and says so. Server
 // errors above 30,000 bytes are shortened, because lib/pq cannot read them. In a
 // database with the encoding SQL_ASCII, the server refuses to send text that is
 // not valid UTF-8, payloads included, and ends the session (22021); after SET

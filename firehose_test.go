@@ -2,6 +2,7 @@ package pgnotify_test
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -99,7 +100,13 @@ func spray(c net.Conn) {
 			return
 		}
 		tag, _, _ := strings.Cut(strings.TrimRight(string(query), "\x00"), " ")
-		c.Write(append(frame('C', strings.ToUpper(tag)+"\x00"), frame('Z', "I")...))
+		answer := frame('C', strings.ToUpper(tag)+"\x00")
+		if strings.Contains(string(query), "pg_backend_pid") {
+			answer = append(answer, bytes.Join(backendFrames(1), nil)...)
+		} else {
+			answer = append(answer, frame('Z', "I")...)
+		}
+		c.Write(answer)
 		if i := strings.LastIndex(string(query), "LISTEN"); i == 0 || i > 0 && query[i-1] == ';' {
 			sprayNotifications(c, quoted(string(query[i:])))
 		}

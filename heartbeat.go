@@ -32,7 +32,8 @@ type ping struct {
 // Ping asks the server for the health of the session. Like the heartbeat, it repairs
 // what it finds missing. While the Listener is connecting, Ping waits; while the
 // Listener waits before another attempt, Ping fails at once with the error of the last
-// one. Ping ends with ctx. After Close its error is [ErrClosed].
+// one, which is [ErrNotSupported] if notifications did not arrive over the session.
+// Ping ends with ctx. After Close its error is [ErrClosed].
 func (l *Listener) Ping(ctx context.Context) (Health, error) {
 	p := &ping{done: make(chan struct{})}
 	if err := l.ping(ctx, p); err != nil {
@@ -146,13 +147,14 @@ func (l *Listener) beat(ctx context.Context, k *link) error {
 	if err := listening.Scan(values[3]); err != nil {
 		return fmt.Errorf("heartbeat: %w", err)
 	}
-	backend, _ := values[0].(int64)
+	backend := backendOf(values[0])
 	health.InRecovery, _ = values[1].(bool)
 	health.QueueUsage, _ = values[2].(float64)
-	health.Channels = len(listening)
 	moved := k.backend != 0 && k.backend != backend // behind a pooler
-	k.backend = backend
-	gap := l.check(k, listening, moved, start)
+	k.backend, k.astray = backend, false
+	channels := l.seeTrial(k, listening, moved)
+	health.Channels = len(channels)
+	gap := l.check(k, channels, moved, start)
 	l.note(health)
 	if gap != nil {
 		if err := l.reconcile(ctx, k); err != nil {
@@ -161,7 +163,12 @@ func (l *Listener) beat(ctx context.Context, k *link) error {
 		l.tellGap(gap)
 		health.Channels = l.listening()
 	}
-	l.answer(health)
+	if err := l.examine(ctx, k); err != nil {
+		return err
+	}
+	if k.settled {
+		l.answer(health)
+	}
 	return nil
 }
 
@@ -196,7 +203,9 @@ func (l *Listener) check(k *link, listening []string, moved bool, asked time.Tim
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	from := k.certain
-	k.certain = asked
+	if !k.doubtful() {
+		k.certain = asked
+	}
 	for name, t := range l.topics {
 		if !t.heard || heard[name] {
 			continue

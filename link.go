@@ -13,13 +13,21 @@ type link struct {
 	conn       *Conn
 	since      time.Time
 	listened   bool         // it has listened to all that was wanted at least once
-	backend    int64        // the last pg_backend_pid(); 0 before
 	heard      atomic.Int64 // when something last arrived, as now()
 
-	// The Listener's lock guards the fields below.
-	certain time.Time     // when the last answered request was sent: what was sent before has arrived
-	probe   string        // the channel of the delivery probe
-	arrived chan struct{} // closed when something has arrived on it
+	// Whether notifications come, for the Listener's goroutine.
+	backend uint32           // the process that serves it, as told last; 0 before
+	hearing uint32           // the process whose notifications are known to come
+	suspect bool             // it is to be probed, whatever process it has
+	astray  bool             // another process has made a LISTEN; a heartbeat will see to that
+	failed  int              // probes in a row that have told nothing
+	waited  time.Duration    // of the time that a probe has, what those before it have used
+	again   <-chan time.Time // when to probe again; nil if not
+
+	// The Listener's lock guards the fields below; only its goroutine sets the last two.
+	certain time.Time // when the last answered request was sent: what was sent before has arrived
+	trial   *trial    // the probe under way
+	settled bool      // it is known, or cannot be known for now, whether notifications come
 }
 
 func (k *link) host() string          { return k.conn.s.link.Route.String() }

@@ -30,6 +30,7 @@ func (l *Listener) connect(ctx context.Context) (*link, error) {
 		_ = driverConn.Close()
 		return nil, err
 	}
+	k.hearing, k.suspect = k.pid(), l.config.DeliveryProbe || l.deaf
 	deliver := func(items []wire.Notification) { l.deliver(k, items) }
 	k.conn.s.hear().feed.Store(&deliver)
 	k.conn.s.activate()

@@ -69,13 +69,51 @@ func (l *Listener) send(ctx context.Context, k *link, c *change) (err error) {
 		return errInTx
 	}
 	l.begin(k, c)
-	if _, err := s.pq.ExecContext(background, c.statements(), nil); err != nil {
+	backend, err := k.change(c.statements())
+	if err != nil {
 		l.failed(c)
 		return err
 	}
 	l.acknowledge(c)
 	k.hear()
+	if backend != 0 {
+		l.located(k, backend)
+	}
 	return nil
+}
+
+// change makes LISTENs and UNLISTENs, and returns which process has made them, or 0
+// where the session is known to have none but its own.
+func (k *link) change(statements string) (backend uint32, err error) {
+	if k.direct() {
+		_, err = k.conn.s.pq.ExecContext(background, statements, nil)
+		return 0, err
+	}
+	rows, err := k.conn.s.pq.QueryContext(background, statements+backendQuery, nil)
+	if err != nil {
+		return 0, err
+	}
+	values, err := oneRow(rows, 1)
+	if err != nil {
+		return 0, err
+	}
+	return backendOf(values[0]), nil
+}
+
+// backendOf returns the number of a server process.
+func backendOf(value driver.Value) uint32 {
+	n, _ := value.(int64)
+	return uint32(n)
+}
+
+// oneRow reads the first row of an answer, and the rest of it.
+func oneRow(rows driver.Rows, columns int) ([]driver.Value, error) {
+	values := make([]driver.Value, columns)
+	err := rows.Next(values)
+	if e := rows.Close(); err == nil || err == io.EOF {
+		err = errors.Join(err, e)
+	}
+	return values, err
 }
 
 // row runs a query that returns one row.
@@ -85,11 +123,7 @@ func (k *link) row(ctx context.Context, query string, limit time.Duration, colum
 	if err != nil {
 		return nil, err
 	}
-	values := make([]driver.Value, columns)
-	err = rows.Next(values)
-	if e := rows.Close(); err == nil || err == io.EOF {
-		err = errors.Join(err, e)
-	}
+	values, err := oneRow(rows, columns)
 	k.hear()
 	if err == nil && k.conn.s.wire.Status() != 'I' {
 		err = errInTx

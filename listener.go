@@ -34,7 +34,14 @@ type ListenerConfig struct {
 	// DeliveryProbe verifies, for each new session, that notifications arrive, by
 	// sending one from a second session opened for the purpose. If it does not arrive
 	// within HeartbeatTimeout, as behind a pooler in transaction mode, the session is
-	// given up with [ErrNotSupported].
+	// given up with [ErrNotSupported], which is also the error of the Subscribes that
+	// wait. A probe that tells nothing, such as one that cannot connect, is
+	// [ListenerProbeFailed], and the session goes on.
+	//
+	// A Listener does this by itself where it may be needed: when the server process
+	// that makes a LISTEN, or answers a heartbeat, is not the one of which the start-up
+	// told, or another than before, and for further sessions while one has failed that
+	// test. So the option is only for poolers that hide what they do.
 	DeliveryProbe bool
 
 	// OnEvent is called with each event of the Listener, one at a time and in order, on
@@ -88,8 +95,8 @@ func (c *ListenerConfig) withDefaults() (ListenerConfig, error) {
 // subscriber, in its stream, where something may be missing.
 //
 // All methods are safe for concurrent use. A Listener has one goroutine, a second one
-// for its session, and others while there are events, CatchUps or slow subscribers;
-// Close ends them. No subscriber can hold up the session, the other subscribers or the
+// for its session, and others while there are events, CatchUps, slow subscribers or a
+// delivery probe; Close ends them. No subscriber can hold up the session, the other subscribers or the
 // server: see [Subscription].
 type Listener struct {
 	connector driver.Connector
@@ -100,6 +107,7 @@ type Listener struct {
 	wake      chan struct{}                  // has a token when run has something to do
 
 	droppedEvents uint64 // that handle has reported; for handle only
+	deaf          bool   // notifications did not come to the last session that was probed; for run only
 
 	mu        sync.Mutex          // guards the fields below, and the state of subscriptions
 	link      *link               // the session; nil while there is none
@@ -247,8 +255,10 @@ func (l *Listener) deliverSome(k *link, items []wire.Notification, now time.Time
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.link != k {
-		k.probedLocked(items)
 		return len(items)
+	}
+	if k.trial != nil {
+		k.trial.hearLocked(items)
 	}
 	l.batchTime = now
 	done, tried, delivered := 0, 0, 0

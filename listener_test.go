@@ -69,6 +69,20 @@ func (r *recorder) await(t testing.TB, kind pgnotify.ListenerEventKind, n int) p
 	}
 }
 
+// awaitError waits for an event with an error.
+func (r *recorder) awaitError(t testing.TB, want error) (found pgnotify.ListenerEvent) {
+	t.Helper()
+	until(t, "an event tells: "+want.Error(), func() bool {
+		all := r.all()
+		at := slices.IndexFunc(all, func(e pgnotify.ListenerEvent) bool { return errors.Is(e.Err, want) })
+		if at >= 0 {
+			found = all[at]
+		}
+		return at >= 0
+	})
+	return found
+}
+
 // listen returns a Listener that is closed when the test ends, and its events.
 func listen(t testing.TB, dsn string, options ...func(*pgnotify.ListenerConfig)) (*pgnotify.Listener, *recorder) {
 	t.Helper()

@@ -34,7 +34,7 @@ func (d *dying) Connect(ctx context.Context) (driver.Conn, error) {
 func TestListenerWithDeadSessionsIsNotHot(t *testing.T) {
 	t.Parallel()
 	listens := func(after time.Duration) pgfake.Script {
-		return pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), pgfake.Send(pgfake.Complete("LISTEN"), pgfake.Ready('I')),
+		return pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), acknowledged("LISTEN"),
 			func(*pgfake.Session) error { time.Sleep(after); return nil }}
 	}
 	for name, script := range map[string]pgfake.Script{

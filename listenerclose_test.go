@@ -60,7 +60,7 @@ func TestListenerClosesAtOnce(t *testing.T) {
 			return l
 		})
 	})
-	answer := pgfake.Send(pgfake.Complete("LISTEN"), pgfake.Ready('I'))
+	answer := acknowledged("LISTEN")
 	for name, steps := range map[string]pgfake.Script{
 		"LISTEN":               {pgfake.Greet(), pgfake.Await('Q')},
 		"half an answer to it": {pgfake.Greet(), pgfake.Await('Q'), pgfake.Send(pgfake.Complete("LISTEN"), pgfake.RawFrame('Z', 5, ""))},

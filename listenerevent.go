@@ -22,7 +22,8 @@ const (
 	ListenerConnected ListenerEventKind = iota + 1
 	// ListenerDisconnected: a connected session was lost, and Err is a
 	// *[DisconnectError]; or it was given up because the server refused a request of
-	// the Listener, such as LISTEN on a standby, and Err is the server's error.
+	// the Listener, such as LISTEN on a standby, and Err is the server's error; or
+	// because notifications do not arrive over it, and Err is [ErrNotSupported].
 	ListenerDisconnected
 	// ListenerReconnecting: the next attempt comes after Delay. Err is why the previous
 	// one failed; it is nil for the first after a loss.
@@ -36,6 +37,10 @@ const (
 	ListenerSlowConsumer
 	// ListenerClosed: the Listener was closed. It is the last event.
 	ListenerClosed
+	// ListenerProbeFailed: it is not known whether notifications arrive, because a
+	// delivery probe could not be made: its own session could not be opened, say. Err is
+	// the reason. The Listener's session goes on, and is probed again after Delay.
+	ListenerProbeFailed
 )
 
 var listenerEventTexts = [...]string{
@@ -45,6 +50,7 @@ var listenerEventTexts = [...]string{
 	ListenerGap:          "gap",
 	ListenerSlowConsumer: "slow consumer",
 	ListenerClosed:       "closed",
+	ListenerProbeFailed:  "probe failed",
 }
 
 // String returns the kind in words.
@@ -63,8 +69,8 @@ type ListenerEvent struct {
 	Err      error
 	Host     string        // that the session is connected to
 	PID      uint32        // of the session
-	Attempt  int           // to reconnect, from 1
-	Delay    time.Duration // before the attempt
+	Attempt  int           // to reconnect, or to probe, from 1
+	Delay    time.Duration // before the attempt, or the next probe
 	Gap      *Gap          // not to be changed
 	Channels []string      // not to be changed
 }

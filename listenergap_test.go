@@ -1,6 +1,7 @@
 package pgnotify_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -9,12 +10,25 @@ import (
 )
 
 // Acknowledgements of LISTEN and UNLISTEN, for scripted servers.
-func acknowledged(tags ...string) pgfake.Step {
-	var frames [][]byte
+func acknowledged(tags ...string) pgfake.Step { return acknowledgedBy(pgfake.PID, tags...) }
+
+// acknowledgedBy is acknowledged by a server process, which tells its number. Nobody
+// minds if it was not asked.
+func acknowledgedBy(pid int, tags ...string) pgfake.Step {
+	return pgfake.Send(append(tagFrames(tags...), backendFrames(pid)...)...)
+}
+
+func tagFrames(tags ...string) (frames [][]byte) {
 	for _, tag := range tags {
 		frames = append(frames, pgfake.Complete(tag))
 	}
-	return pgfake.Send(append(frames, pgfake.Ready('I'))...)
+	return frames
+}
+
+// backendFrames tell the number of a server process, and end the answer.
+func backendFrames(pid int) [][]byte {
+	const oidInt4 = 23
+	return [][]byte{pgfake.ColumnsOf(oidInt4), pgfake.Row(fmt.Sprint(pid)), pgfake.Complete("SELECT 1"), pgfake.Ready('I')}
 }
 
 // L6, L7: a notification that comes as soon as the server has made the last LISTEN, before
@@ -27,7 +41,7 @@ func TestGapStandsBeforeWhatComesWithTheAcknowledgement(t *testing.T) {
 			pgfake.WaitFor(lose), pgfake.Send(pgfake.Notification(1, "b", "last"))},
 		pgfake.Script{pgfake.Greet(), pgfake.Await('Q'),
 			pgfake.Send(pgfake.Complete("LISTEN"), pgfake.Complete("LISTEN"), pgfake.Notification(1, "a", "first")),
-			pgfake.WaitFor(lost), pgfake.Send(pgfake.Ready('I'), pgfake.Notification(1, "b", "second")), pgfake.Hang()},
+			pgfake.WaitFor(lost), pgfake.Send(backendFrames(pgfake.PID)...), pgfake.Send(pgfake.Notification(1, "b", "second")), pgfake.Hang()},
 	)
 	l, _ := listen(t, dsn)
 	sub := subscribe(t, l, "a", "b")

@@ -36,14 +36,15 @@ type listenerModel struct {
 	t      *testing.T
 	server *modelServer
 	l      *pgnotify.Listener
-	hurry  atomic.Bool // nobody is slow any more
+	deaf   bool        // sessions may be deaf, and Subscribe may say so
+	hurry  atomic.Bool // nobody is slow any more, or becomes deaf
 	takers sync.WaitGroup
 
 	mu          sync.Mutex // guards subscribers
 	subscribers []*modelSubscriber
 }
 
-// TestListenerModel: L3, L4, L6, L7, L9, L10, L12 and L17 in any mixture.
+// TestListenerModel: L3, L4, L6, L7, L9, L10, L12, L17 and L26 in any mixture.
 func TestListenerModel(t *testing.T) {
 	t.Parallel()
 	n := *modelSeeds
@@ -63,12 +64,19 @@ func newListenerModel(t *testing.T, seed uint64) *listenerModel {
 	t.Helper()
 	m := &listenerModel{t: t, choices: choices{seed: seed}}
 	dice := m.dice()
-	m.server = newModelServer(t, dice.Uint64())
+	m.deaf = dice.IntN(3) == 0
+	m.server = newModelServer(t, dice.Uint64(), func(dice *rand.Rand) (pooled, deaf bool) {
+		pooled = dice.IntN(2) == 0
+		return pooled, m.deaf && pooled && dice.IntN(2) == 0 && !m.hurry.Load()
+	})
 	m.l, _ = listen(t, m.server.DSN(), func(c *pgnotify.ListenerConfig) {
 		c.MinBackoff, c.MaxBackoff = time.Millisecond, 5*time.Millisecond
 		c.HeartbeatTimeout = 20 * time.Second // the server is never silent; this machine may be
 		if c.Heartbeat = between(dice, 2*time.Millisecond, 12*time.Millisecond); dice.IntN(3) == 0 {
 			c.Heartbeat = -1 // only a Ping finds out what is lost
+		}
+		if m.deaf {
+			c.HeartbeatTimeout = 40 * time.Millisecond // which is how long a probe waits; silence is one fault more
 		}
 	})
 	return m
@@ -86,7 +94,8 @@ func (m *listenerModel) play() {
 		m.report()
 	}()
 	for range 4 {
-		m.subscribe(m.dice(), true)
+		for m.subscribe(m.dice(), true) == nil && m.deaf {
+		}
 	}
 	for _, act := range []func(context.Context, *rand.Rand){
 		m.send, m.send, m.breakOften, m.comeAndGo, m.comeAndGo, m.askForTheBad, m.ping,
@@ -145,7 +154,9 @@ func (m *listenerModel) subscribe(dice *rand.Rand, resident bool) *modelSubscrib
 	defer cancel()
 	sub, err := m.l.SubscribeConfig(ctx, s.config)
 	if err != nil {
-		if patience > time.Second || !errors.Is(err, context.DeadlineExceeded) {
+		switch {
+		case m.deaf && errors.Is(err, pgnotify.ErrNotSupported):
+		case patience > time.Second || !errors.Is(err, context.DeadlineExceeded):
 			m.t.Errorf("%v: %v", s, err)
 		}
 		return nil
@@ -169,7 +180,8 @@ func (m *listenerModel) askForTheBad(ctx context.Context, dice *rand.Rand) {
 		patient, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		_, err := m.l.Subscribe(patient, "a", fmt.Sprintf("bad%d", dice.IntN(5)))
 		cancel()
-		if refused, ok := asError[*pq.Error](err); !ok || refused.Code != "22021" {
+		refused, ok := asError[*pq.Error](err)
+		if (!ok || refused.Code != "22021") && !(m.deaf && errors.Is(err, pgnotify.ErrNotSupported)) {
 			m.t.Errorf("a bad channel: %v", err)
 		}
 	}

@@ -152,49 +152,71 @@ func awaitPort(t *testing.T, port int) {
 
 func probing(c *pgnotify.ListenerConfig) { c.DeliveryProbe = true }
 
+// probingWays are a Listener that probes each session, and one that finds out when to.
+var probingWays = map[string]func(*pgnotify.ListenerConfig){
+	"DeliveryProbe": probing,
+	"default":       func(*pgnotify.ListenerConfig) {},
+}
+
+// L26: where notifications arrive, nothing is told, and nothing is wrong.
 func TestPoolerInSessionMode(t *testing.T) { eachPooler(t, testPoolerInSessionMode) }
 
 func testPoolerInSessionMode(t *testing.T) {
-	db := open(t, dsn(t))
-	l, _ := listen(t, startPgBouncer(t, "session", 2), probing)
-	channel := uniqueName("a")
-	sub := subscribe(t, l, channel)
-	notify(t, db, channel, "x")
-	if e := event(t, sub); e.Payload != "x" {
-		t.Errorf("%+v", e)
+	for name, way := range probingWays {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var dialled collector[string]
+			db, pooler := open(t, dsn(t)), startPgBouncer(t, "session", 2)
+			l, events := listenBy(t, connector(t, pooler, dialing(&dialled)), way, func(c *pgnotify.ListenerConfig) {
+				c.Heartbeat = 5 * time.Millisecond
+			})
+			channel := uniqueName("a")
+			sub := subscribe(t, l, channel)
+			beats(t, l, 20)
+			notify(t, db, channel, "x")
+			if e := event(t, sub); e.Payload != "x" {
+				t.Errorf("%+v", e)
+			}
+			wantQuiet(t, events)
+			if n := len(dialled.all()); n != 2 {
+				t.Errorf("%d connections", n)
+			}
+		})
 	}
 }
 
-// L16: the probe tells that notifications will not arrive.
+// L16, L26: the Listener tells that notifications will not arrive.
 func TestPoolerInTransactionMode(t *testing.T) { eachPooler(t, testPoolerInTransactionMode) }
 
 func testPoolerInTransactionMode(t *testing.T) {
-	l, events := listen(t, startPgBouncer(t, "transaction", 2), probing, func(c *pgnotify.ListenerConfig) {
-		c.HeartbeatTimeout = 200 * time.Millisecond
-	})
-	e := events.await(t, pgnotify.ListenerReconnecting, 1)
-	if !errors.Is(e.Err, pgnotify.ErrNotSupported) {
-		t.Errorf("%v", e)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-	defer cancel()
-	if _, err := l.Subscribe(ctx, uniqueName("a")); !errors.Is(err, pgnotify.ErrNotSupported) {
-		t.Error(err)
+	for name, way := range probingWays {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, events := listen(t, startPgBouncer(t, "transaction", 2), way, quickRetries, func(c *pgnotify.ListenerConfig) {
+				c.HeartbeatTimeout = 500 * time.Millisecond
+			})
+			_, err := l.Subscribe(testContext(t), uniqueName("a"))
+			if !errors.Is(err, pgnotify.ErrNotSupported) || errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+			events.awaitError(t, pgnotify.ErrNotSupported)
+			until(t, "Ping tells it", func() bool {
+				_, err := l.Ping(testContext(t))
+				return errors.Is(err, pgnotify.ErrNotSupported)
+			})
+		})
 	}
 }
 
 // L3: behind a pooler the session comes to another process of the server, which
-// does not listen. The heartbeat finds out.
+// does not listen. The heartbeat finds out, even where no probe can.
 func TestPoolerSwapsTheProcess(t *testing.T) {
 	t.Parallel()
 	pooler := startPgBouncer(t, "transaction", 2)
-	l, events := listen(t, pooler, func(c *pgnotify.ListenerConfig) { c.Heartbeat = 20 * time.Millisecond })
+	scarce := &scarce{Connector: connector(t, pooler), refuse: func(context.Context, int64) error { return errScarce }}
+	l, events := listenBy(t, scarce, func(c *pgnotify.ListenerConfig) { c.Heartbeat = 20 * time.Millisecond })
 	sub := subscribe(t, l, uniqueName("a"))
-	for range 3 { // heartbeats know the process
-		if _, err := l.Ping(testContext(t)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	beats(t, l, 3)                                          // they know the process
 	tx, err := open(t, pooler).BeginTx(testContext(t), nil) // takes it
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -97,10 +98,10 @@ func TestSessionMovedToOneThatListens(t *testing.T) {
 	t.Parallel()
 	moved, listen := make(chan struct{}), make(chan struct{})
 	server := pgfake.Start(t, pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), acknowledged("LISTEN", "LISTEN"),
-		pgfake.Await('Q'), heartbeatAnswer(1, "a", "b"),
+		pgfake.Await('Q'), heartbeatAnswer(pgfake.PID, "a", "b"),
 		pgfake.Await('Q'), heartbeatAnswer(2, "a"),
 		pgfake.Await('Q'), pgfake.Send(pgfake.Notification(1, "a", "of the other")), func(*pgfake.Session) error { close(moved); return nil },
-		pgfake.WaitFor(listen), acknowledged("LISTEN", "LISTEN"), pgfake.Send(pgfake.Notification(1, "b", "after")), pgfake.Hang()})
+		pgfake.WaitFor(listen), acknowledgedBy(2, "LISTEN", "LISTEN"), pgfake.Send(pgfake.Notification(1, "b", "after")), listens(2)}, refusal)
 	l, _ := listenQuietly(t, server.DSN())
 	sub := subscribe(t, l, "a", "b")
 	if _, err := l.Ping(testContext(t)); err != nil {
@@ -127,12 +128,12 @@ func TestSessionMovedToOneThatListens(t *testing.T) {
 func TestWhatComesBeforeTheAcknowledgement(t *testing.T) {
 	t.Parallel()
 	server := pgfake.Start(t, pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), acknowledged("LISTEN", "LISTEN"),
-		pgfake.Await('Q'), heartbeatAnswer(1, "a", "b"),
+		pgfake.Await('Q'), heartbeatAnswer(pgfake.PID, "a", "b"),
 		pgfake.Await('Q'), heartbeatAnswer(2, "a"),
-		pgfake.Await('Q'), pgfake.Send( // at once
-			pgfake.Notification(1, "a", "before"), pgfake.Complete("LISTEN"), pgfake.Complete("LISTEN"),
-			pgfake.Notification(1, "a", "after"), pgfake.Ready('I')),
-		pgfake.Hang()})
+		pgfake.Await('Q'), pgfake.Send(slices.Concat( // at once
+			[][]byte{pgfake.Notification(1, "a", "before")}, tagFrames("LISTEN", "LISTEN"),
+			[][]byte{pgfake.Notification(1, "a", "after")}, backendFrames(2))...),
+		listens(2)}, refusal)
 	l, _ := listenQuietly(t, server.DSN())
 	sub := subscribe(t, l, "a", "b")
 	for range 2 {
@@ -160,7 +161,7 @@ func TestSessionIsNotSilentWhileNotificationsCome(t *testing.T) {
 					time.Sleep(timeout / 10)
 				}
 				return nil
-			}, heartbeatAnswer(1, "a"), pgfake.Hang()},
+			}, heartbeatAnswer(pgfake.PID, "a"), pgfake.Hang()},
 		pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), acknowledged("LISTEN"), pgfake.Hang()},
 	)
 	l, events := listenQuietly(t, server.DSN(), func(c *pgnotify.ListenerConfig) { c.HeartbeatTimeout = timeout })

@@ -25,7 +25,8 @@ var modelChannels = []string{"a", "b", "c", "d"}
 type modelServer struct {
 	*pgfake.Server
 	t       testing.TB
-	choices choices // of the sessions
+	choices choices                              // of the sessions
+	serving func(*rand.Rand) (pooled, deaf bool) // chooses how a session is served
 
 	mu       sync.Mutex // guards the fields below, and those of the sessions
 	sessions map[*modelSession]bool
@@ -34,21 +35,25 @@ type modelServer struct {
 }
 
 // A modelSession is what a client has of the server. Behind a pooler, the process that
-// serves it may change.
+// serves it may change, and may be one whose notifications nobody passes on.
 type modelSession struct {
 	*pgfake.Session
 	server    *modelServer
 	dice      *rand.Rand // of its writer
 	pid       int
+	deaf      bool
 	listening map[string]bool
 	out       [][]byte  // messages that were not sent yet
 	came      sync.Cond // signalled when out or over changes
 	over      bool      // nothing more is sent, but for out
 }
 
-func newModelServer(t testing.TB, seed uint64) *modelServer {
+// newModelServer starts a server. serving says of a session, at its beginning and
+// whenever it gets another process, whether that is another one than the start-up told
+// of, as it is behind a pooler, and whether it is deaf, as in transaction mode.
+func newModelServer(t testing.TB, seed uint64, serving func(*rand.Rand) (pooled, deaf bool)) *modelServer {
 	t.Helper()
-	s := &modelServer{t: t, choices: choices{seed: seed}, sessions: make(map[*modelSession]bool)}
+	s := &modelServer{t: t, choices: choices{seed: seed}, serving: serving, pids: pgfake.PID, sessions: make(map[*modelSession]bool)}
 	s.sent = make([][]int64, len(modelChannels))
 	s.Server = pgfake.Start(t, pgfake.Script{pgfake.Greet(), s.serve})
 	return s
@@ -59,7 +64,10 @@ func (s *modelServer) serve(c *pgfake.Session) error {
 	x := &modelSession{Session: c, server: s, dice: s.choices.dice(), listening: make(map[string]bool)}
 	x.came.L = &s.mu
 	s.mu.Lock()
-	x.moveLocked("")
+	x.pid = pgfake.PID
+	if pooled, deaf := s.serving(x.dice); pooled {
+		x.moveLocked(deaf, "")
+	}
 	s.sessions[x] = true
 	s.mu.Unlock()
 	var writer sync.WaitGroup
@@ -79,12 +87,17 @@ func (s *modelServer) notify(channel int) int64 {
 	s.times = append(s.times, time.Now())
 	n, name := int64(len(s.times)), modelChannels[channel]
 	s.sent[channel] = append(s.sent[channel], n)
+	s.broadcastLocked(name, fmt.Sprint(n))
+	return n
+}
+
+// broadcastLocked sends a notification to all who listen, and can hear.
+func (s *modelServer) broadcastLocked(channel, payload string) {
 	for x := range s.sessions {
-		if x.listening[name] {
-			x.sendLocked(pgfake.Notification(1, name, fmt.Sprint(n)))
+		if x.listening[channel] && !x.deaf {
+			x.sendLocked(pgfake.Notification(1, channel, payload))
 		}
 	}
-	return n
 }
 
 // last returns the last number that was sent.
@@ -116,9 +129,22 @@ func (s *modelServer) breakSome(dice *rand.Rand) {
 		case 2, 3:
 			x.forgetLocked(dice)
 		case 4:
-			x.moveLocked("")
+			_, deaf := s.serving(dice)
+			x.moveLocked(deaf, "")
 		case 5, 6:
-			x.moveLocked(modelChannels[dice.IntN(len(modelChannels))])
+			_, deaf := s.serving(dice)
+			x.moveLocked(deaf, modelChannels[dice.IntN(len(modelChannels))])
+		}
+	}
+}
+
+// moveAll has other processes serve the sessions that listen.
+func (s *modelServer) moveAll(deaf bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for x := range s.sessions {
+		if len(x.listening) > 0 {
+			x.moveLocked(deaf, "")
 		}
 	}
 }
@@ -136,10 +162,11 @@ func (x *modelSession) forgetLocked(dice *rand.Rand) {
 // nothing, or to one channel, which a careless pooler has left it with, but not to one
 // that the session did not hear before: nobody could tell what was missed of a channel
 // that falls silent and comes back by itself.
-func (x *modelSession) moveLocked(left string) {
+func (x *modelSession) moveLocked(deaf bool, left string) {
 	x.server.pids++
 	x.pid = x.server.pids
-	maps.DeleteFunc(x.listening, func(name string, _ bool) bool { return name != left })
+	maps.DeleteFunc(x.listening, func(name string, _ bool) bool { return name != left || x.deaf })
+	x.deaf = deaf
 }
 
 // killLocked ends the session at once, wherever its writer is in a message.
@@ -222,13 +249,21 @@ func (x *modelSession) answerAll(dice *rand.Rand) {
 	}
 }
 
-var listenStatement = regexp.MustCompile(`\b(LISTEN|UNLISTEN) "(\w+)"`)
+var (
+	listenStatement = regexp.MustCompile(`\b(LISTEN|UNLISTEN) "(\w+)"`)
+	notifyStatement = regexp.MustCompile(`\bNOTIFY "(\w+)"`)
+)
 
 // answer makes a request, and answers all but the ReadyForQuery.
 func (x *modelSession) answer(query string) {
 	x.server.mu.Lock()
 	defer x.server.mu.Unlock()
 	statements := listenStatement.FindAllStringSubmatch(query, -1)
+	if note := notifyStatement.FindStringSubmatch(query); note != nil {
+		x.server.broadcastLocked(note[1], "")
+		x.sendLocked(pgfake.Complete("NOTIFY"))
+		return
+	}
 	switch {
 	case strings.Contains(query, "pg_listening_channels"):
 		frames := heartbeatFrames(x.pid, slices.Collect(maps.Keys(x.listening))...)
@@ -240,6 +275,10 @@ func (x *modelSession) answer(query string) {
 	default:
 		for _, s := range statements {
 			x.makeLocked(s[1], s[2])
+		}
+		if strings.Contains(query, "pg_backend_pid") {
+			frames := backendFrames(x.pid)
+			x.sendLocked(frames[:len(frames)-1]...)
 		}
 	}
 }

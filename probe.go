@@ -3,6 +3,7 @@ package pgnotify
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -12,65 +13,238 @@ import (
 	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
-// probe verifies that notifications sent by another session arrive over k. A pooler in
-// transaction mode accepts LISTEN, but its notifications reach nobody.
-func (l *Listener) probe(ctx context.Context, k *link) error {
-	if !l.config.DeliveryProbe {
+// A pooler in transaction mode makes each LISTEN, and passes on none of the
+// notifications. Two numbers tell of a pooler: the pid that the start-up told, and that
+// of the process which serves the session. Where they agree, the session hears. Where
+// they differ, and where the process changes, that is not known, because a pooler in
+// session mode has numbers of its own as well. Then another session sends a
+// notification, which has to arrive.
+
+// backendQuery asks for the process that serves a session, behind the LISTENs of a
+// message, whose process it is then.
+const backendQuery = "SELECT pg_catalog.pg_backend_pid()"
+
+// errDeaf is the verdict on a session to which notifications do not come.
+var errDeaf = fmt.Errorf("%w: notifications do not arrive over this connection; a pooler must be in session mode", ErrNotSupported)
+
+// A trial is a delivery probe that is under way.
+type trial struct {
+	channel string
+	backend uint32             // the process that listens for it
+	patient time.Duration      // how long it waits for the notification
+	waited  time.Duration      // how long it has waited; read it once verdict has come
+	arrived chan struct{}      // closed when the notification has arrived
+	verdict chan error         // nil, errDeaf, or why the probe tells nothing
+	stop    context.CancelFunc // ends it
+
+	heard bool // arrived is closed; guarded by the Listener's lock
+}
+
+// direct reports whether the process that the start-up told of serves the session.
+func (k *link) direct() bool { return k.backend != 0 && k.backend == k.pid() }
+
+// doubtful reports whether a probe has to tell that notifications arrive.
+func (k *link) doubtful() bool { return k.suspect || k.backend != 0 && k.backend != k.hearing }
+
+// located notes which process has made a LISTEN.
+func (l *Listener) located(k *link, backend uint32) {
+	switch k.backend {
+	case 0:
+		k.backend = backend
+	case backend:
+	default:
+		k.astray = true
+		l.signal()
+	}
+}
+
+// verdict returns the channel of the probe under way, or nil.
+func (k *link) verdict() <-chan error {
+	if k.trial == nil {
 		return nil
 	}
-	arrived := l.expect(k, "pgnotify_probe_"+rand.Text())
-	channel := pq.QuoteIdentifier(k.probe)
-	if err := k.exec(ctx, "LISTEN "+channel, l.config.HeartbeatTimeout); err != nil {
+	return k.trial.verdict
+}
+
+// examine begins a probe if the session needs one, or lets those go on who wait for
+// that to be known.
+func (l *Listener) examine(ctx context.Context, k *link) error {
+	switch {
+	case k.trial != nil || k.again != nil:
+		return nil
+	case k.doubtful():
+		return l.try(ctx, k)
+	case k.backend != 0:
+		l.settle(k)
+	}
+	return nil
+}
+
+// try begins a probe.
+func (l *Listener) try(ctx context.Context, k *link) error {
+	t := &trial{
+		channel: "pgnotify_probe_" + rand.Text(),
+		patient: l.config.HeartbeatTimeout - k.waited,
+		arrived: make(chan struct{}),
+		verdict: make(chan error, 1),
+	}
+	l.mu.Lock()
+	k.trial = t
+	k.settled = k.settled && k.failed > 0 // those go on who have waited for the first
+	l.mu.Unlock()
+	name := pq.QuoteIdentifier(t.channel)
+	ctx, t.stop = context.WithCancel(ctx)
+	values, err := k.row(ctx, "LISTEN "+name+";"+backendQuery, l.config.HeartbeatTimeout, 1)
+	if err != nil {
+		t.verdict <- err // for whoever ends it
 		return err
 	}
-	if err := l.execElsewhere(ctx, "NOTIFY "+channel); err != nil {
+	t.backend = backendOf(values[0])
+	l.located(k, t.backend)
+	go func() { t.verdict <- l.sound(ctx, k, t, "NOTIFY "+name) }() // ends by t.stop; joined by endTrial
+	return nil
+}
+
+// sound sends the notification, and returns the verdict.
+func (l *Listener) sound(ctx context.Context, k *link, t *trial, notify string) error {
+	from, err := l.execElsewhere(ctx, notify)
+	if err != nil {
 		return fmt.Errorf("delivery probe: %w", err)
 	}
-	timer := time.NewTimer(l.config.HeartbeatTimeout)
-	defer timer.Stop()
-	select {
-	case <-arrived:
-		return nil
-	case <-k.lost():
-		return nil // k.why has the reason
-	case <-ctx.Done():
-		return ErrClosed
-	case <-timer.C:
-		return fmt.Errorf("%w: notifications do not arrive over this connection; a pooler must be in session mode", ErrNotSupported)
+	const steps = 10
+	step := max(t.patient/steps, time.Millisecond)
+	for t.waited < t.patient {
+		began := time.Now()
+		select {
+		case <-t.arrived:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(step):
+		}
+		if time.Since(began) < 2*step { // else the program did not run, and nobody has read
+			t.waited += step
+		}
+	}
+	if from != k.host() { // which may be another server
+		return fmt.Errorf("delivery probe: a notification sent through %s does not arrive", from)
+	}
+	return errDeaf
+}
+
+// hearLocked looks for the probe among notifications.
+func (t *trial) hearLocked(items []wire.Notification) {
+	ours := func(n wire.Notification) bool { return n.Channel == t.channel }
+	if !t.heard && slices.ContainsFunc(items, ours) {
+		t.heard = true
+		close(t.arrived)
 	}
 }
 
-// expect returns a channel that is closed when a notification arrives on the PostgreSQL
-// channel of that name.
-func (l *Listener) expect(k *link, name string) <-chan struct{} {
+// endTrial ends the probe under way, if there is one, before its verdict.
+func (l *Listener) endTrial(k *link) {
+	if t := k.trial; t != nil {
+		t.stop()
+		<-t.verdict
+		k.waited += t.waited
+		l.forgetTrial(k)
+	}
+}
+
+func (l *Listener) forgetTrial(k *link) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	k.probe, k.arrived = name, make(chan struct{})
-	return k.arrived
+	k.trial = nil
 }
 
-// probedLocked looks for the probe among the notifications of a session that is not in
-// use yet.
-func (k *link) probedLocked(items []wire.Notification) {
-	ours := func(n wire.Notification) bool { return n.Channel == k.probe }
-	if k.arrived != nil && slices.ContainsFunc(items, ours) {
-		close(k.arrived)
-		k.arrived = nil
+// seeTrial returns the channels of a heartbeat without that of the probe under way. If
+// the session does not listen for the probe any more, it ends, and another one is to
+// begin, which has the rest of the time.
+func (l *Listener) seeTrial(k *link, listening []string, moved bool) []string {
+	if k.trial == nil {
+		return listening
+	}
+	at := slices.Index(listening, k.trial.channel)
+	if at < 0 || moved {
+		l.endTrial(k)
+	}
+	if at >= 0 {
+		listening = slices.Delete(listening, at, at+1)
+	}
+	return listening
+}
+
+// judge acts on the verdict of a probe.
+func (l *Listener) judge(ctx context.Context, k *link, verdict error) error {
+	t := k.trial
+	t.stop()
+	if errors.Is(verdict, errDeaf) {
+		l.condemn()
+		l.forgetTrial(k)
+		return verdict
+	}
+	if k.waited = 0; verdict == nil {
+		k.suspect, k.hearing, k.failed = false, t.backend, 0
+		l.deaf = false
+	} else {
+		k.failed++
+		delay := l.backoff(k.failed + 1)
+		k.again = time.After(delay)
+		l.tell(ListenerEvent{Kind: ListenerProbeFailed, Err: verdict, Host: k.host(), PID: k.pid(), Attempt: k.failed, Delay: delay})
+	}
+	l.forgetTrial(k)
+	if err := k.exec(ctx, "UNLISTEN "+pq.QuoteIdentifier(t.channel), l.config.HeartbeatTimeout); err != nil {
+		return err
+	}
+	if verdict != nil || !k.doubtful() {
+		l.settle(k)
+	}
+	return nil
+}
+
+// condemn tells those who wait to hear for the first time that they will not. The
+// sessions to come are probed from the start.
+func (l *Listener) condemn() {
+	l.deaf = true
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s := range l.subs {
+		if !s.live {
+			l.endLocked(s, errDeaf)
+		}
 	}
 }
 
-// execElsewhere runs a statement in a session opened for it.
-func (l *Listener) execElsewhere(ctx context.Context, statement string) error {
-	ctx, stop := l.boundConnect(ctx)
+// settle lets those go on who have waited to know whether the session hears.
+func (l *Listener) settle(k *link) {
+	if k.settled {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k.settled = true
+	for s := range l.subs {
+		if !s.live && s.missing == 0 {
+			s.hears()
+		}
+	}
+	if len(l.pings) > 0 {
+		l.signal()
+	}
+}
+
+// execElsewhere runs a statement in a session opened for it, and returns its host.
+func (l *Listener) execElsewhere(ctx context.Context, statement string) (host string, err error) {
+	bounded, stop := l.boundConnect(ctx)
 	defer stop()
-	driverConn, err := l.connectCaught(ctx)
+	driverConn, err := l.connectCaught(bounded)
 	if err != nil {
-		return err
+		return "", err
 	}
 	sender := &link{driverConn: driverConn}
 	defer sender.close()
 	if sender.conn, err = Unwrap(driverConn); err != nil {
-		return err
+		return "", err
 	}
-	return sender.exec(ctx, statement, l.config.HeartbeatTimeout)
+	return sender.host(), sender.exec(ctx, statement, l.config.HeartbeatTimeout)
 }

@@ -36,7 +36,7 @@ func newHall(t *testing.T, channels ...string) hall {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := hall{l, &link{}}
+	h := hall{l, &link{settled: true}}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.link = h.link

@@ -10,9 +10,9 @@ import (
 //
 //	    ┌─ session lost, LISTEN refused ──────────────────────────┐
 //	    ▼                                                         │
-//	(wait) ──▶ connect ──▶ probe ──▶ LISTEN to all ──▶ serve: LISTEN, UNLISTEN,
-//	    ▲         │                       │            heartbeats, Pings
-//	    └─ failed ┴───────────────────────┘
+//	(wait) ──▶ connect ──▶ LISTEN to all ──▶ serve: LISTEN, UNLISTEN, heartbeats,
+//	    ▲         │             │            Pings, delivery probes
+//	    └─ failed ┴─────────────┘
 //
 // Close ends it in any state.
 func (l *Listener) run(ctx context.Context) {
@@ -120,26 +120,29 @@ func (e *noSessionError) Unwrap() error { return e.err }
 
 // serve uses a session until it is lost or must be given up.
 func (l *Listener) serve(ctx context.Context, k *link) error {
-	if err := l.probe(ctx, k); err != nil {
-		return err
-	}
 	if err := l.listenToNothing(ctx, k); err != nil {
 		return err
 	}
 	l.have(k)
-	if err := l.reconcile(ctx, k); err != nil {
-		return err
-	}
-	select {
-	case <-k.lost(): // with nothing to listen to, no request has shown it
-		return nil
-	default:
-	}
-	l.connected(k)
+	defer l.endTrial(k)
 	beats, stop := l.beats()
 	defer stop()
+	err := l.reconcile(ctx, k)
 	for {
-		var err error
+		if err == nil {
+			err = l.examine(ctx, k)
+		}
+		if err != nil {
+			return err
+		}
+		if !k.listened && k.trial == nil {
+			select {
+			case <-k.lost(): // with nothing to listen to, no request has shown it
+				return nil
+			default:
+			}
+			l.connected(k)
+		}
 		select {
 		case <-ctx.Done():
 			return ErrClosed
@@ -147,13 +150,14 @@ func (l *Listener) serve(ctx context.Context, k *link) error {
 			return nil // k.why has the reason
 		case <-beats:
 			err = l.beat(ctx, k)
+		case verdict := <-k.verdict():
+			err = l.judge(ctx, k, verdict)
+		case <-k.again:
+			k.again = nil
 		case <-l.wake:
-			if err = l.reconcile(ctx, k); err == nil && l.pinged() {
+			if err = l.reconcile(ctx, k); err == nil && (k.astray || l.pinged()) {
 				err = l.beat(ctx, k)
 			}
-		}
-		if err != nil {
-			return err
 		}
 	}
 }
@@ -248,7 +252,7 @@ func (l *Listener) breakLocked(k *link, err error) {
 	}
 }
 
-// listenToNothing undoes the LISTEN of the probe and of Config.OnConnect.
+// listenToNothing undoes the LISTEN of Config.OnConnect.
 func (l *Listener) listenToNothing(ctx context.Context, k *link) error {
 	if !k.conn.s.wire.Listened() {
 		return nil

@@ -112,7 +112,9 @@ func (l *Listener) Subscribe(ctx context.Context, channels ...string) (*Subscrip
 // on are received. While there is no session it waits for one. If ctx ends first, the
 // subscription is discarded, and the error holds both ctx.Err() and the reason why
 // there is no session. Other errors are [ErrChannelName], [ErrClosed], an invalid
-// config, and the server's error if it refuses a channel. ctx bounds only this call.
+// config, the server's error if it refuses a channel, and [ErrNotSupported] if
+// notifications do not arrive over the session, as behind a pooler in transaction mode.
+// ctx bounds only this call.
 func (l *Listener) SubscribeConfig(ctx context.Context, config SubscriptionConfig) (*Subscription, error) {
 	s, err := l.subscribe(ctx, config)
 	if err != nil {
@@ -210,11 +212,15 @@ func (l *Listener) whyNot(err error) error {
 	return fmt.Errorf("%w: %w", err, &noSessionError{l.last})
 }
 
-// hears is called when the session listens to all channels of s.
+// hears is called when the session listens to all channels of s, and again when it is
+// known whether it hears.
 func (s *Subscription) hears() {
 	if s.live {
 		s.owe(s.broken)
 		s.broken = nil
+		return
+	}
+	if !s.l.link.settled { // settle goes on
 		return
 	}
 	s.live = true

@@ -222,7 +222,10 @@ func (s *cryingServer) listens(c *cryingSession) {
 func acknowledgement(query string) string {
 	var answer strings.Builder
 	for statement := range strings.SplitSeq(query, ";") {
-		if tag, _, _ := strings.Cut(statement, " "); tag != "" {
+		switch tag, _, _ := strings.Cut(statement, " "); {
+		case strings.Contains(statement, "pg_backend_pid"):
+			answer.WriteString(backendAnswer)
+		case tag != "":
 			answer.WriteString(message('C', strings.ToUpper(tag)+"\x00"))
 		}
 	}

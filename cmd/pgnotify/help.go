@@ -57,8 +57,8 @@ Flags:
   -count N         end after N notifications, at least one
   -timeout T       end after T, such as 30s or 5m; with -count that is a failure
 ` + waitFlag + `  -probe           with each new session, send a notification from a second one to
-                   verify that notifications arrive; through a pooler in transaction
-                   mode they do not
+                   verify that notifications arrive, even if there seems to be no
+                   pooler; through one in transaction mode they do not
 
 With -json, each object has a "kind" and a "time". The other fields, by kind:
 
@@ -68,6 +68,8 @@ With -json, each object has a "kind" and a "time". The other fields, by kind:
   connected     host, pid
   disconnected  host, pid, error
   reconnecting  attempt, delay_ms, error
+  probe failed  host, pid, attempt, delay_ms, error: not known whether
+                notifications arrive
 `
 
 const notifyHelp = `Usage: pgnotify notify [flags] CHANNEL [PAYLOAD|-]
@@ -112,6 +114,8 @@ With -json, each object has a "kind" and a "time". The other fields, by kind:
   connected     host, pid
   disconnected  host, pid, error
   reconnecting  attempt, delay_ms, error
+  probe failed  host, pid, attempt, delay_ms, error: not known whether
+                notifications arrive
 `
 
 const versionHelp = `Usage: pgnotify version

@@ -59,7 +59,7 @@ type eventRecord struct {
 
 func newEventRecord(e pgnotify.ListenerEvent) eventRecord {
 	r := eventRecord{head: newHead(e.Kind.String(), e.Time), Host: e.Host, PID: e.PID, Attempt: e.Attempt, Error: errorText(e.Err)}
-	if e.Kind == pgnotify.ListenerReconnecting {
+	if e.Kind == pgnotify.ListenerReconnecting || e.Kind == pgnotify.ListenerProbeFailed {
 		delay := milliseconds(e.Delay)
 		r.Delay = &delay
 	}
@@ -101,6 +101,8 @@ func eventText(e pgnotify.ListenerEvent) string {
 			return errorText(e.Err)
 		}
 		return "session given up: " + errorText(e.Err)
+	case pgnotify.ListenerProbeFailed:
+		return "not known whether notifications arrive: " + errorText(e.Err)
 	}
 	text := "reconnecting"
 	if e.Delay > 0 {

@@ -91,6 +91,10 @@ func (s *session) tell(e pgnotify.ListenerEvent) {
 		}
 	case pgnotify.ListenerDisconnected:
 		s.out.session(e)
+	case pgnotify.ListenerProbeFailed:
+		if s.out.json || s.outage.tells(e) {
+			s.out.session(e)
+		}
 	case pgnotify.ListenerConnected:
 		s.outage = outage{}
 		s.out.session(e)

@@ -174,6 +174,7 @@ func TestEventText(t *testing.T) {
 		{pgnotify.ListenerEvent{Kind: pgnotify.ListenerConnected, Host: "h:5432", PID: 7}, "connected to h:5432 pid 7"},
 		{pgnotify.ListenerEvent{Kind: pgnotify.ListenerDisconnected, Err: &pgnotify.DisconnectError{}}, "session lost: the server closed the connection"},
 		{pgnotify.ListenerEvent{Kind: pgnotify.ListenerDisconnected, Err: cause}, "session given up: why"},
+		{pgnotify.ListenerEvent{Kind: pgnotify.ListenerProbeFailed, Err: cause}, "not known whether notifications arrive: why"},
 		{pgnotify.ListenerEvent{Kind: pgnotify.ListenerReconnecting, Attempt: 1}, "reconnecting"},
 		{pgnotify.ListenerEvent{Kind: pgnotify.ListenerReconnecting, Attempt: 2, Delay: 1500 * time.Microsecond, Err: cause}, "no session (reconnecting in 2ms): why"},
 	} {
