@@ -307,13 +307,32 @@ func (s *session) startError(err error) error {
 	loss := s.wire.Loss()
 	switch {
 	case loss == nil || loss.Local && loss.Fatal == nil:
-		return err
+		return s.startAnswer(err)
 	case loss.Fatal != nil:
-		return serverError(loss.Fatal)
+		return s.startAnswer(serverError(loss.Fatal))
 	case errors.Is(loss.Err, io.EOF):
 		return errors.New("the server closed the connection during start-up")
 	}
 	return loss.Err
+}
+
+// maxStartError bounds the text of lib/pq's own errors during start-up, in characters.
+// Some quote what the server has sent, at any length.
+const maxStartError = 500
+
+// startAnswer marks the error of a server that may be anybody.
+func (s *session) startAnswer(err error) error {
+	server, ok := err.(*pq.Error)
+	if !ok {
+		if text := transport.Printable([]byte(err.Error()), maxStartError); text != err.Error() {
+			return fmt.Errorf("the unverified server says something that lib/pq cannot take: %s", text)
+		}
+		return err
+	}
+	if s.link.Verified || s.wire.Authenticated() {
+		return server
+	}
+	return withMessage(server, "the unverified server says: "+server.Message)
 }
 
 // explain adds where an attempt failed, and the timeout if that was the reason. The

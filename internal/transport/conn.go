@@ -23,6 +23,9 @@ type Conn struct {
 	// Encrypted reports whether TLS is spoken.
 	Encrypted bool
 
+	// Verified reports whether the server's certificate had to be verified.
+	Verified bool
+
 	records *recordSocket // what TLS writes to; nil without
 }
 

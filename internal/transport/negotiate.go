@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 )
 
 // sslRequest is the SSLRequest message: its length and the code 80877103.
@@ -83,9 +80,9 @@ func errorAnswer(ctx context.Context, socket net.Conn) error {
 		return err
 	})
 	if text := errorText(raw); text != "" {
-		return fmt.Errorf("the server answered with an error: %q", text)
+		return fmt.Errorf(`the unverified server answered with an error: "%s"`, text)
 	}
-	return errors.New("the server answered with an error")
+	return errors.New("the unverified server answered with an error")
 }
 
 // errorText returns what can be shown of an error without its type byte: the
@@ -93,10 +90,10 @@ func errorAnswer(ctx context.Context, socket net.Conn) error {
 // protocol versions used. The length of an ErrorResponse begins with a NUL.
 func errorText(raw []byte) string {
 	if len(raw) >= 4 && raw[0] == 0 {
-		return printable(messageField(raw[4:]))
+		return Printable(bytes.TrimSpace(messageField(raw[4:])), maxQuoted)
 	}
 	text, _, _ := bytes.Cut(raw, []byte{0})
-	return printable(text)
+	return Printable(bytes.TrimSpace(text), maxQuoted)
 }
 
 // messageField returns the field M of an ErrorResponse, which may be cut short.
@@ -109,22 +106,4 @@ func messageField(fields []byte) []byte {
 		fields = rest
 	}
 	return nil
-}
-
-// printable returns the beginning of text without anything a terminal could
-// obey.
-func printable(text []byte) string {
-	var b strings.Builder
-	for n := 0; len(text) > 0 && n < maxQuoted; n++ {
-		r, size := utf8.DecodeRune(text)
-		text = text[size:]
-		switch {
-		case r == utf8.RuneError:
-		case unicode.IsPrint(r):
-			b.WriteRune(r)
-		default:
-			b.WriteByte(' ')
-		}
-	}
-	return strings.TrimSpace(b.String())
 }

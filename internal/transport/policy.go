@@ -127,6 +127,15 @@ func isVerifying(mode pq.SSLMode) bool {
 	return mode == pq.SSLModeVerifyCA || mode == pq.SSLModeVerifyFull
 }
 
+// verifies reports whether no connection is made under TLS unless the server's certificate
+// is verified.
+func (p *Policy) verifies() bool {
+	if p.custom != nil {
+		return !p.custom.InsecureSkipVerify
+	}
+	return isVerifying(p.mode)
+}
+
 // versions returns the range of TLS versions. If no minimum is given, it is 1.2 as in
 // libpq, even if that contradicts the maximum.
 func versions(cfg *pq.Config) (lowest, highest uint16, err error) {

@@ -127,7 +127,8 @@ func (r Route) encrypt(ctx context.Context, socket net.Conn) (*Conn, error) {
 	if err != nil {
 		return nil, newError(ctx, PhaseHandshake, r.endpoint.String(), err)
 	}
-	return &Conn{Conn: secure, Socket: socket, Route: r.agreed(Required), Encrypted: true, records: records}, nil
+	return &Conn{Conn: secure, Socket: socket, Route: r.agreed(Required), Encrypted: true,
+		Verified: r.policy.verifies(), records: records}, nil
 }
 
 func (r Route) plain(socket net.Conn) *Conn {

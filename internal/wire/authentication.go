@@ -10,6 +10,7 @@ import (
 
 // Authentication requests that are looked at.
 const (
+	authOK           = 0
 	authMD5          = 5
 	authSASLContinue = 11
 )
@@ -18,6 +19,14 @@ const (
 // for as long as it is told to, and no context ends that: 2^31 iterations take many
 // minutes. PostgreSQL's default is 4096.
 const maxIterations = 1_000_000
+
+// authentication notes that the client is authenticated, or checks what is asked of it.
+func (s *scanner) authentication(body []byte) error {
+	if len(body) == 4 && binary.BigEndian.Uint32(body) == authOK {
+		s.notes.authenticated.Store(true)
+	}
+	return checkAuthentication(body)
+}
 
 // checkAuthentication refuses requests on which lib/pq would panic or compute without
 // end.

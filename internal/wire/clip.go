@@ -3,14 +3,17 @@ package wire
 import (
 	"bytes"
 	"unicode/utf8"
+
+	"github.com/pgnotify/pgnotify/internal/transport"
 )
 
 // A clipper shortens an ErrorResponse or a NoticeResponse of any length as it streams
-// by, in memory of the size of its budget. Every field keeps its beginning; the
+// by, and escapes that of a stranger, in memory of the size of its budget. Every field keeps its beginning; the
 // SQLSTATE, the severity and the short fields at the end stay whole. It is fed with
 // write and read with body.
 type clipper struct {
 	typ      byte
+	escape   bool
 	left     int // bytes of the frame still to come
 	budget   int // bytes that the shortened body may still take
 	perField int // most bytes of one field
@@ -30,6 +33,8 @@ const (
 	noticeBudget = 1 << 20
 	noticeField  = 512 << 10
 
+	strangerBudget = 16 << 10
+
 	// clipReserve is kept for the fields after a long one, clipLeast given to
 	// each of them.
 	clipReserve = 2 << 10
@@ -38,9 +43,12 @@ const (
 	ellipsis = "…"
 )
 
-func newClipper(typ byte, length int) *clipper {
-	c := &clipper{typ: typ, left: length, budget: noticeBudget, perField: noticeField}
-	if typ == 'E' {
+func newClipper(typ byte, length int, stranger bool) *clipper {
+	c := &clipper{typ: typ, escape: stranger, left: length, budget: noticeBudget, perField: noticeField}
+	switch {
+	case stranger:
+		c.budget, c.perField = strangerBudget, strangerField*utf8.UTFMax
+	case typ == 'E':
 		c.budget, c.perField = errorBudget, errorField
 	}
 	return c
@@ -86,7 +94,10 @@ func (c *clipper) begin(field byte) {
 }
 
 func (c *clipper) end() {
-	if c.cut {
+	switch {
+	case c.escape:
+		c.out = append(c.out[:c.start], transport.Printable(c.out[c.start:], strangerField)...)
+	case c.cut:
 		c.out = append(trimRune(c.out, c.start), ellipsis...)
 	}
 	c.out = append(c.out, 0)

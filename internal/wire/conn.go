@@ -145,7 +145,7 @@ func (c *Conn) fill() error {
 	if n > 0 {
 		return nil
 	}
-	return err
+	return c.scan.broken(err)
 }
 
 // readDirect reads part of a large frame straight into lib/pq's memory.

@@ -32,7 +32,15 @@ func ParseNotification(body []byte) (Notification, error) {
 // Clip shortens the body of a message of the given type, fed in pieces of the
 // given size.
 func Clip(typ byte, body []byte, piece int) ([]byte, error) {
-	c := newClipper(typ, len(body))
+	return clip(newClipper(typ, len(body), false), body, piece)
+}
+
+// ClipStranger is Clip for a server that has not said AuthenticationOk.
+func ClipStranger(typ byte, body []byte, piece int) ([]byte, error) {
+	return clip(newClipper(typ, len(body), true), body, piece)
+}
+
+func clip(c *clipper, body []byte, piece int) ([]byte, error) {
 	for len(body) > 0 {
 		body = body[c.write(body[:min(piece, len(body))]):]
 	}

@@ -13,18 +13,21 @@ import (
 // notes is what the scanner records for the layers above. All of it may be read at any
 // time from any goroutine.
 type notes struct {
-	awaited  atomic.Int32             // ReadyForQuery messages the server still owes
-	status   atomic.Uint32            // transaction status of the last ReadyForQuery: 'I', 'T', 'E'; 0 before the first
-	listened atomic.Bool              // a LISTEN took effect, or may have
-	listens  atomic.Uint32            // LISTENs and UNLISTENs completed
-	undone   atomic.Bool              // the last transaction was rolled back
-	bound    atomic.Bool              // the request's statement was found and its arguments were accepted
-	outdated atomic.Bool              // prepared statements are gone, or may have another meaning now
-	closing  atomic.Int32             // CloseComplete messages to come that are not for lib/pq
-	pid      uint32                   // see mu
-	fatal    atomic.Pointer[Response] // the server's last words
-	warning  atomic.Pointer[Response] // a notice that the server is about to end, if nothing came since
-	failure  atomic.Pointer[Response] // the error in an answer that is not complete yet
+	awaited  atomic.Int32  // ReadyForQuery messages the server still owes
+	status   atomic.Uint32 // transaction status of the last ReadyForQuery: 'I', 'T', 'E'; 0 before the first
+	listened atomic.Bool   // a LISTEN took effect, or may have
+	listens  atomic.Uint32 // LISTENs and UNLISTENs completed
+	undone   atomic.Bool   // the last transaction was rolled back
+	bound    atomic.Bool   // the request's statement was found and its arguments were accepted
+	outdated atomic.Bool   // prepared statements are gone, or may have another meaning now
+	closing  atomic.Int32  // CloseComplete messages to come that are not for lib/pq
+	pid      uint32        // see mu
+
+	authenticated atomic.Bool // AuthenticationOk has come
+
+	fatal   atomic.Pointer[Response] // the server's last words
+	warning atomic.Pointer[Response] // a notice that the server is about to end, if nothing came since
+	failure atomic.Pointer[Response] // the error in an answer that is not complete yet
 
 	mu       sync.Mutex // guards the fields below, and pid
 	key      []byte

@@ -27,6 +27,7 @@ type scanner struct {
 	rest    int      // bytes of the frame being forwarded that have not arrived
 	want    int      // size of the incomplete frame at c, 0 if unknown
 	clip    *clipper // the long report being shortened, or nil
+	plain   bool     // plain text begins at c
 	inject  []byte   // frames of our own making, for lib/pq, before buf[r:]
 	err     error    // the stream is broken at c
 
@@ -132,6 +133,9 @@ func (s *scanner) scan() error {
 		}
 	}
 	for s.c < s.w {
+		if s.plain {
+			return s.plainText()
+		}
 		if s.rest > 0 {
 			n := min(s.rest, s.w-s.c)
 			s.c += n
@@ -202,13 +206,11 @@ func (s *scanner) drop(size int) {
 
 // admit handles the first frame of a session, and frames of impossible size. A first
 // frame that PostgreSQL would not send means that the peer is not PostgreSQL. An
-// ErrorResponse whose length is text is the plain text of a server that could not fork,
-// which lib/pq can read.
+// ErrorResponse whose length is text is the plain text of a server that could not fork.
 func (s *scanner) admit(b []byte) error {
 	if s.phase == greeting {
 		if b[0] == 'E' && lengthWord(b) >= minText {
-			s.rest = maxErrorBody
-			s.phase = startup
+			s.plain = true
 			return nil
 		}
 		if bytes.IndexByte([]byte("RENv"), b[0]) < 0 {
@@ -229,9 +231,10 @@ func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool
 	if (kind != noted || held) && s.c > s.r {
 		return false, nil
 	}
-	if kind == report && (size > maxSmall || b[0] == 'E' && size > maxErrorBody) {
+	stranger := s.phase == startup && !s.notes.authenticated.Load() && size > headerLen
+	if kind == report && (stranger || size > maxSmall || b[0] == 'E' && size > maxErrorBody) {
 		s.said = s.said || b[0] == 'E'
-		s.clip = newClipper(b[0], size-headerLen)
+		s.clip = newClipper(b[0], size-headerLen, stranger)
 		s.drop(headerLen)
 		return true, nil
 	}
@@ -381,7 +384,7 @@ func (s *scanner) note(typ byte, body []byte) error {
 		}
 		return s.notes.setKey(body)
 	case 'R':
-		return checkAuthentication(body)
+		return s.authentication(body)
 	default: // CopyInResponse, CopyOutResponse, CopyBothResponse
 		if s.phase == running {
 			s.phase = copying
