@@ -17,7 +17,7 @@ import (
 func (c *lateConn) Write(p []byte) (int, error) {
 	if len(p) == requestSize || len(p) == requestSizeTLS {
 		c.requested.Store(true)
-		c.wait(c.before)
+		c.before.pass(c.closed)
 	}
 	return c.Conn.Write(p)
 }
@@ -25,7 +25,7 @@ func (c *lateConn) Write(p []byte) (int, error) {
 func (c *lateConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.requested.Load() {
-		c.wait(c.after)
+		c.after.pass(c.closed)
 	}
 	return n, err
 }
@@ -218,7 +218,7 @@ func TestEverythingEndsInABlackHole(t *testing.T) {
 				t.Run(fmt.Sprintf("%s/active=%v/%s", m.name, active, fault), func(t *testing.T) {
 					t.Parallel()
 					together(t, swallowedRequests, func(t *testing.T, q swallowed) {
-						q.run(t, m, active, cancelFaults[fault].dial(t))
+						q.run(t, m, active, cancelFaults[fault].dial(t, nil))
 					})
 				})
 			}

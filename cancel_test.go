@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -44,6 +45,18 @@ func untilWaiting(t testing.TB, server queryer, pid uint32, event string) {
 	})
 }
 
+// held returns a statement that waits until it is released, in the server's wait event
+// "advisory".
+func held(t testing.TB) (statement string, release func()) {
+	t.Helper()
+	holder, key := take(t, open(t, dsn(t))), rand.Int64()
+	mustExec(t, holder, fmt.Sprintf("select pg_advisory_lock(%d)", key))
+	return fmt.Sprintf("select pg_advisory_lock(%d)", key), func() {
+		t.Helper()
+		mustExec(t, holder, fmt.Sprintf("select pg_advisory_unlock(%d)", key))
+	}
+}
+
 // async runs a function on a goroutine that the test outlives.
 func async(t testing.TB, f func() error) <-chan error {
 	done := make(chan error, 1)
@@ -75,36 +88,61 @@ func TestStatementThatCannotBeCancelled(t *testing.T) {
 }
 
 // A deafConn swallows what is written.
-type deafConn struct{ net.Conn }
+type deafConn struct {
+	net.Conn
+	written chan<- struct{}
+}
 
-func (deafConn) Write(p []byte) (int, error) { return len(p), nil }
+func (c deafConn) Write(p []byte) (int, error) {
+	select {
+	case c.written <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}
 
 // Promise 2: while the server has not closed the connection of a cancel request,
-// the request could hit a later statement, so the session has none.
+// the request could hit a later statement, so the session has none, whether the statement
+// ends meanwhile or not.
 func TestCancelRequestThatIsNotAcknowledged(t *testing.T) {
-	t.Parallel()
-	for range 5 { // what ends first, the statement or the patience, is a matter of luck
-		var dials atomic.Int32
-		s := take(t, open(t, dsn(t), cancelTimeout(300*time.Millisecond), func(c *pgnotify.Config) {
-			c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-				conn, err := new(net.Dialer).DialContext(ctx, network, address)
-				if dials.Add(1) > 1 {
-					conn = deafConn{conn}
+	for _, ends := range []bool{false, true} {
+		t.Run(fmt.Sprintf("ends=%v", ends), func(t *testing.T) {
+			t.Parallel()
+			var dials atomic.Int32
+			requested := make(chan struct{}, 1)
+			s := take(t, open(t, dsn(t), cancelTimeout(500*time.Millisecond), func(c *pgnotify.Config) {
+				c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+					conn, err := new(net.Dialer).DialContext(ctx, network, address)
+					if dials.Add(1) > 1 {
+						conn = deafConn{conn, requested}
+					}
+					return conn, err
 				}
-				return conn, err
+			}))
+			statement, release := held(t)
+			pid := s.pc.PID()
+			ctx, cancel := context.WithCancel(testContext(t))
+			done := async(t, func() error { return execError(s.ExecContext(ctx, statement)) })
+			untilWaiting(t, open(t, dsn(t)), pid, "advisory")
+			cancel()
+			recv(t, requested)
+			if ends {
+				release()
 			}
-		}))
-		ctx, cancel := context.WithTimeout(testContext(t), 30*time.Millisecond)
-		defer cancel()
-		if _, err := s.ExecContext(ctx, "select pg_sleep(0.1)"); err != nil {
-			t.Error(err)
-		}
-		if status := s.pc.TransactionStatus(); status != pgnotify.TransactionUnknown {
-			t.Errorf("the session goes on: %v", status)
-		}
-		if dials.Load() != 2 {
-			t.Errorf("%d connections", dials.Load())
-		}
+			err := recv(t, done)
+			if !ends {
+				wantLost(t, err, "")
+				release()
+			} else if err != nil && !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+			if status := s.pc.TransactionStatus(); status != pgnotify.TransactionUnknown {
+				t.Errorf("the session goes on: %v", status)
+			}
+			if dials.Load() != 2 {
+				t.Errorf("%d connections", dials.Load())
+			}
+		})
 	}
 }
 

@@ -18,7 +18,7 @@ func TestCancelInVainHoldsTheStatementOnce(t *testing.T) {
 		const timeout = 2 * time.Second
 		together(t, map[string]bool{"Cancel alone": false, "and the context": true}, func(t *testing.T, both bool) {
 			s, n := newSession(t, cancelTimeout(timeout))
-			n.divert(cancelFaults["the reply is lost"].dial(t))
+			n.divert(cancelFaults["the reply is lost"].dial(t, newBarrier()))
 			ctx, cancel := context.WithCancel(testContext(t))
 			defer cancel()
 			done := async(t, func() error { return execError(s.ExecContext(ctx, longSleep)) })
@@ -52,13 +52,15 @@ func TestCancelTellsThatItsTimeEnded(t *testing.T) {
 		}
 		together(t, faults, func(t *testing.T, fault cancelFault) {
 			s, n := newSession(t, cancelTimeout(300*time.Millisecond))
-			n.divert(fault.dial(t))
-			done := async(t, func() error { return execError(s.ExecContext(testContext(t), "select pg_sleep(0.5)")) })
-			untilWaiting(t, open(t, dsn(t)), s.pc.PID(), "PgSleep")
+			n.divert(fault.dial(t, newBarrier()))
+			statement, release := held(t)
+			done := async(t, func() error { return execError(s.ExecContext(testContext(t), statement)) })
+			untilWaiting(t, open(t, dsn(t)), s.pc.PID(), "advisory")
 			err := s.pc.Cancel(testContext(t))
 			if err == nil || !strings.Contains(err.Error(), "cancel_timeout") || errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("Cancel: %v", err)
 			}
+			release()
 			if err := recv(t, done); err != nil && !isQueryCanceled(err) {
 				t.Errorf("the statement: %v", err)
 			}

@@ -67,8 +67,36 @@ func dialPeer(t *testing.T, words string) dialer {
 	}
 }
 
-// dialLate dials the server over a connection that is late.
-func dialLate(before, after time.Duration) dialer {
+// A barrier holds somebody up until it is opened.
+type barrier struct {
+	reached chan struct{} // has a value when somebody waits, or has waited
+	opened  chan struct{}
+}
+
+func newBarrier() *barrier {
+	return &barrier{reached: make(chan struct{}, 1), opened: make(chan struct{})}
+}
+
+func (b *barrier) open() { close(b.opened) }
+
+// pass waits for the barrier, or until closed is closed. A barrier that is nil is open.
+func (b *barrier) pass(closed <-chan struct{}) {
+	if b == nil {
+		return
+	}
+	select {
+	case b.reached <- struct{}{}:
+	default:
+	}
+	select {
+	case <-b.opened:
+	case <-closed:
+	}
+}
+
+// dialLate dials the server over a connection that is late: there is a barrier before a
+// cancel request, and one before what the server says to it.
+func dialLate(before, after *barrier) dialer {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, address)
 		if err != nil {
@@ -78,33 +106,19 @@ func dialLate(before, after time.Duration) dialer {
 	}
 }
 
-// A lateConn takes its time over a cancel request, and over what the server says
-// to it.
 type lateConn struct {
 	net.Conn
-	before, after time.Duration
+	before, after *barrier
 	requested     atomic.Bool
 	once          sync.Once
 	closed        chan struct{}
 }
-
-const (
-	never    = time.Hour
-	lateness = 400 * time.Millisecond
-)
 
 // Lengths of a cancel request, as it is and in a record of TLS 1.3.
 const (
 	requestSize    = 16
 	requestSizeTLS = requestSize + 22
 )
-
-func (c *lateConn) wait(d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-c.closed:
-	}
-}
 
 func (c *lateConn) Close() error {
 	c.once.Do(func() { close(c.closed) })
@@ -113,23 +127,40 @@ func (c *lateConn) Close() error {
 
 // A cancelFault is what may happen to the connection of a cancel request.
 type cancelFault struct {
-	dial func(t *testing.T) dialer
+	dial func(t *testing.T, b *barrier) dialer
 	text string // in the error of Cancel, and of a lost session
-	late bool   // it works in the end
-	done bool   // the server gets the request, but is not seen to
+	late bool   // it works as soon as the barrier is opened
+	done bool   // the server gets the request, but is not seen to while the barrier is closed
+}
+
+// timeout returns a CancelTimeout: one that ends, or for what works in the end, one that
+// only guards against a hang.
+func (f cancelFault) timeout() func(*pgnotify.Config) {
+	if f.late {
+		return cancelTimeout(time.Minute)
+	}
+	return cancelTimeout(time.Second)
+}
+
+// statement returns one that lasts until it is cancelled, if it will be.
+func (f cancelFault) statement() string {
+	if f.late || f.done {
+		return longSleep
+	}
+	return "select pg_sleep(1.5)"
 }
 
 var cancelFaults = map[string]cancelFault{
-	"closed port": {text: "refused", dial: func(t *testing.T) dialer { return dialRefused(t) }},
-	"no way":      {dial: func(*testing.T) dialer { return dialNowhere }},
-	"deaf server": {dial: func(t *testing.T) dialer { return dialPeer(t, "") }},
-	"a server that stops half-way": {dial: func(t *testing.T) dialer {
+	"closed port": {text: "refused", dial: func(t *testing.T, _ *barrier) dialer { return dialRefused(t) }},
+	"no way":      {dial: func(*testing.T, *barrier) dialer { return dialNowhere }},
+	"deaf server": {dial: func(t *testing.T, _ *barrier) dialer { return dialPeer(t, "") }},
+	"a server that stops half-way": {dial: func(t *testing.T, _ *barrier) dialer {
 		return dialPeer(t, "S\x16\x03\x03\x01") // the answer to an SSLRequest, and a part of a TLS record
 	}},
-	"another protocol":  {dial: func(t *testing.T) dialer { return dialPeer(t, "HTTP/1.1 400 Bad Request\r\n\r\n") }},
-	"slow request":      {late: true, dial: func(*testing.T) dialer { return dialLate(lateness, 0) }},
-	"slow answer":       {late: true, dial: func(*testing.T) dialer { return dialLate(0, lateness) }},
-	"the reply is lost": {done: true, dial: func(*testing.T) dialer { return dialLate(0, never) }},
+	"another protocol":  {dial: func(t *testing.T, _ *barrier) dialer { return dialPeer(t, "HTTP/1.1 400 Bad Request\r\n\r\n") }},
+	"slow request":      {late: true, dial: func(_ *testing.T, b *barrier) dialer { return dialLate(b, nil) }},
+	"slow answer":       {late: true, dial: func(_ *testing.T, b *barrier) dialer { return dialLate(nil, b) }},
+	"the reply is lost": {done: true, dial: func(_ *testing.T, b *barrier) dialer { return dialLate(nil, b) }},
 }
 
 // together runs subtests at the same time, however few processors there are: they
@@ -143,16 +174,18 @@ func together[V any](t *testing.T, cases map[string]V, f func(t *testing.T, v V)
 	}
 }
 
-// eachCancelFault runs a test over each fault and each way to the server.
-func eachCancelFault(t *testing.T, timeout time.Duration, f func(t *testing.T, fault cancelFault, s *session)) {
+// eachCancelFault runs a test over each fault and each way to the server. The barrier is
+// that of the fault.
+func eachCancelFault(t *testing.T, f func(t *testing.T, fault cancelFault, s *session, b *barrier)) {
 	t.Helper()
 	eachWay(t, func(t *testing.T, _ mode, newSession func(*testing.T, ...func(*pgnotify.Config)) (*session, *network)) {
 		together(t, cancelFaults, func(t *testing.T, fault cancelFault) {
-			s, n := newSession(t, cancelTimeout(timeout))
+			s, n := newSession(t, fault.timeout())
 			server, pid := open(t, dsn(t)), s.pc.PID()
 			t.Cleanup(func() { mustExec(t, server, "select pg_terminate_backend($1)", pid) })
-			n.divert(fault.dial(t))
-			f(t, fault, s)
+			b := newBarrier()
+			n.divert(fault.dial(t, b))
+			f(t, fault, s, b)
 		})
 	})
 }
@@ -188,11 +221,15 @@ func wantEnd(t *testing.T, s *session, kept bool) {
 // ends by CancelTimeout and says that its outcome is unknown. Where the request
 // is only late, it works.
 func TestContextEndsBesidesACancelFault(t *testing.T) {
-	eachCancelFault(t, time.Second, func(t *testing.T, fault cancelFault, s *session) {
+	eachCancelFault(t, func(t *testing.T, fault cancelFault, s *session, b *barrier) {
 		ctx, cancel := context.WithCancel(testContext(t))
 		done := async(t, func() error { return execError(s.ExecContext(ctx, longSleep)) })
 		untilWaiting(t, open(t, dsn(t)), s.pc.PID(), "PgSleep")
 		cancel()
+		if fault.late {
+			recv(t, b.reached)
+			b.open()
+		}
 		err := recv(t, done)
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("it is not the context's: %v", err)
@@ -211,28 +248,40 @@ func TestContextEndsBesidesACancelFault(t *testing.T) {
 // K3: Cancel returns by its context, or by CancelTimeout. The statement goes on if
 // the request was not sent; if it may have been, its session is given up.
 func TestCancelBesidesAFault(t *testing.T) {
-	for name, wait := range map[string]time.Duration{"its context": 350 * time.Millisecond, "CancelTimeout": time.Minute} {
-		t.Run(name, func(t *testing.T) {
-			eachCancelFault(t, time.Second, func(t *testing.T, fault cancelFault, s *session) {
-				done := async(t, func() error { return execError(s.ExecContext(testContext(t), "select pg_sleep(1.5)")) })
+	for _, byContext := range []bool{true, false} {
+		t.Run(map[bool]string{true: "its context", false: "CancelTimeout"}[byContext], func(t *testing.T) {
+			eachCancelFault(t, func(t *testing.T, fault cancelFault, s *session, b *barrier) {
+				done := async(t, func() error { return execError(s.ExecContext(testContext(t), fault.statement())) })
 				untilWaiting(t, open(t, dsn(t)), s.pc.PID(), "PgSleep")
-				ctx, stop := context.WithTimeout(testContext(t), wait)
+				ctx, stop := context.WithCancel(testContext(t))
 				defer stop()
-				err := recv(t, async(t, func() error { return s.pc.Cancel(ctx) }))
-				if fault.late && wait == time.Minute {
+				cancelled := async(t, func() error { return s.pc.Cancel(ctx) })
+				if fault.late || fault.done {
+					recv(t, b.reached)
+				}
+				if byContext {
+					time.AfterFunc(350*time.Millisecond, stop)
+				} else if fault.late {
+					b.open()
+				}
+				err := recv(t, cancelled)
+				if fault.late && !byContext {
 					if err != nil {
 						t.Errorf("Cancel: %v", err)
 					}
 				} else if err == nil || !strings.Contains(err.Error(), fault.text) {
 					t.Errorf("Cancel: %v", err)
-				} else if fault.text == "" && ctx.Err() != nil && !errors.Is(err, context.DeadlineExceeded) {
+				} else if fault.text == "" && ctx.Err() != nil && !errors.Is(err, context.Canceled) {
 					t.Errorf("Cancel does not tell of its context: %v", err)
+				}
+				if fault.late && byContext {
+					b.open()
 				}
 				err = recv(t, done)
 				if err != nil && (!isQueryCanceled(err) || !fault.late && !fault.done) {
 					t.Errorf("the statement: %v", err)
 				}
-				if fault.done && err == nil {
+				if err == nil && (fault.late || fault.done) {
 					t.Error("the statement was not cancelled")
 				}
 			})
@@ -240,24 +289,37 @@ func TestCancelBesidesAFault(t *testing.T) {
 	}
 }
 
-// K3: Cancel gives up after 200 ms, and the server takes the request after 400 ms.
-// The statement waits for that, and the next one is well.
+// K3: Cancel has given up when the server takes the request, or when that is known. The
+// statement waits for it, and the next one is well.
 func TestCancelThatIsLate(t *testing.T) {
 	eachWay(t, func(t *testing.T, _ mode, newSession func(*testing.T, ...func(*pgnotify.Config)) (*session, *network)) {
 		for _, name := range []string{"slow request", "slow answer"} {
-			lengths := map[string]string{"before": "0.25", "meanwhile": "0.4", "after": "60"}
-			together(t, lengths, func(t *testing.T, length string) {
-				s, n := newSession(t)
-				n.divert(cancelFaults[name].dial(t))
-				done := async(t, func() error {
-					return execError(s.ExecContext(testContext(t), "select pg_sleep("+length+")"))
-				})
-				untilWaiting(t, open(t, dsn(t)), s.pc.PID(), "PgSleep")
-				ctx, stop := context.WithTimeout(testContext(t), 200*time.Millisecond)
+			ends := map[string]string{"before": "before", "meanwhile": "meanwhile", "never": "never"}
+			together(t, ends, func(t *testing.T, ends string) { // when the statement ends by itself
+				s, n := newSession(t, cancelFaults[name].timeout())
+				b := newBarrier()
+				n.divert(cancelFaults[name].dial(t, b))
+				statement, release := held(t)
+				server, pid := open(t, dsn(t)), s.pc.PID()
+				done := async(t, func() error { return execError(s.ExecContext(testContext(t), statement)) })
+				untilWaiting(t, server, pid, "advisory")
+				ctx, stop := context.WithCancel(testContext(t))
 				defer stop()
-				if err := s.pc.Cancel(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				cancelled := async(t, func() error { return s.pc.Cancel(ctx) })
+				recv(t, b.reached)
+				stop()
+				if err := recv(t, cancelled); !errors.Is(err, context.Canceled) {
 					t.Errorf("%s: Cancel: %v", name, err)
 				}
+				if ends != "never" {
+					release()
+				}
+				if ends == "before" {
+					until(t, "the statement is done", func() bool {
+						return !queryValue[bool](t, server, "select exists (select from pg_stat_activity where pid = $1 and state = 'active')", pid)
+					})
+				}
+				b.open()
 				if err := recv(t, done); err != nil && !isQueryCanceled(err) {
 					t.Errorf("%s: the statement: %v", name, err)
 				}
@@ -274,7 +336,7 @@ func TestCancelThatIsNotAcknowledged(t *testing.T) {
 	eachWay(t, func(t *testing.T, _ mode, newSession func(*testing.T, ...func(*pgnotify.Config)) (*session, *network)) {
 		const timeout = 600 * time.Millisecond
 		s, n := newSession(t, cancelTimeout(timeout))
-		n.divert(cancelFaults["the reply is lost"].dial(t))
+		n.divert(cancelFaults["the reply is lost"].dial(t, newBarrier()))
 		ctx := testContext(t)
 		done := async(t, func() error { return execError(s.ExecContext(ctx, longSleep)) })
 		untilWaiting(t, open(t, dsn(t)), s.pc.PID(), "PgSleep")

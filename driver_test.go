@@ -354,9 +354,9 @@ func dsn(t testing.TB) string {
 	return all[0].dsn
 }
 
-// testContext ends the test's waiting after half a minute.
+// testContext ends what hangs. It is long, because a machine may be busy.
 func testContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }

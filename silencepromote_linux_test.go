@@ -63,7 +63,7 @@ func startPair(t *testing.T) *pair {
 
 // dsn leads to whichever of the two takes writes.
 func (p *pair) dsn() string {
-	return fmt.Sprintf("%s host=%s,%s port=%d,%d target_session_attrs=read-write connect_timeout=2",
+	return fmt.Sprintf("%s host=%s,%s port=%d,%d target_session_attrs=read-write connect_timeout=5",
 		p.primary.DSN(), p.primary.Host(), p.standby.Host(), p.primary.Port(), p.standby.Port()) +
 		keepalives + userTimeout
 }
