@@ -90,7 +90,7 @@ func TestCancelWithProtocol32(t *testing.T) {
 			n := new(network)
 			s := take(t, open(t, m.dsn+" max_protocol_version=3.2", n.option))
 			version, _ := s.pc.ParameterStatus("server_version")
-			number := queryValue[int](t, s, "select current_setting('server_version_num')::int / 10000")
+			number := serverVersion(t, s)
 			for _, by := range []string{"context", "Cancel"} {
 				ctx, cancel := context.WithCancel(testContext(t))
 				done := async(t, func() error { return execError(s.ExecContext(ctx, longSleep)) })

@@ -11,7 +11,7 @@ import (
 // trusts everybody: on a copy that does not. A wrong password is refused.
 func TestAuthenticationOverSockets(t *testing.T) {
 	t.Parallel()
-	server := startStandby(t)
+	server := startStandby(t, ours(t).Server)
 	if server.SocketDir() == "" {
 		t.Skip("the server has no socket here")
 	}

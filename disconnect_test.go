@@ -23,6 +23,16 @@ func terminate(t testing.TB, db *sql.DB, pid uint32) {
 	}
 }
 
+// terminateAndWait returns once the session has ended. pg_terminate_backend itself can
+// wait from PostgreSQL 14 on.
+func terminateAndWait(t testing.TB, db *sql.DB, pid uint32) {
+	t.Helper()
+	terminate(t, db, pid)
+	until(t, "the session has ended", func() bool {
+		return queryValue[bool](t, db, "select not exists (select from pg_stat_activity where pid = $1)", pid)
+	})
+}
+
 // A farewell is a call of OnDisconnect.
 type farewell struct {
 	pid uint32

@@ -88,9 +88,7 @@ func TestWithoutADescriptorAndUnwatched(t *testing.T) {
 			db.SetMaxOpenConns(1)
 			s := take(t, db)
 			pid := s.pc.PID()
-			if !queryValue[bool](t, admin, "select pg_terminate_backend($1, 10000)", pid) {
-				t.Fatal("the backend did not end")
-			}
+			terminateAndWait(t, admin, pid)
 			if err := s.pc.DisconnectErr(); err != nil || len(ended) != 0 || s.pc.Active() {
 				t.Errorf("seen before: %v", err)
 			}

@@ -96,12 +96,9 @@ func TestReasonsOfTheNetwork(t *testing.T) {
 
 // D3: timeouts that are set on the server.
 func TestReasonsOfTheServersTimeouts(t *testing.T) {
-	eachObserved(t, func(t *testing.T, admin *sql.DB, newObserved func(...func(*pgnotify.Config)) *observed) {
-		version := queryValue[int](t, admin, "select current_setting('server_version_num')::int")
+	eachObserved(t, func(t *testing.T, _ *sql.DB, newObserved func(...func(*pgnotify.Config)) *observed) {
 		t.Run("idle_session_timeout", func(t *testing.T) {
-			if version < 140000 {
-				t.Skip("the setting is there from PostgreSQL 14 on")
-			}
+			needsServer(t, 14, "idle_session_timeout")
 			w := newObserved()
 			mustExec(t, w, "set idle_session_timeout = '20ms'")
 			w.wantLost(t, pgnotify.IdleTimeout, "57P05")
@@ -116,9 +113,7 @@ func TestReasonsOfTheServersTimeouts(t *testing.T) {
 			}
 		})
 		t.Run("transaction_timeout", func(t *testing.T) {
-			if version < 170000 {
-				t.Skip("the setting is there from PostgreSQL 17 on")
-			}
+			needsServer(t, 17, "transaction_timeout")
 			for _, statement := range []string{"select 1", "select pg_sleep(60)"} { // idle, busy
 				w := newObserved()
 				tx := mustBegin(t, w)

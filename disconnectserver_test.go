@@ -15,6 +15,7 @@ import (
 	"github.com/pgnotify/pgnotify"
 	"github.com/pgnotify/pgnotify/internal/fdwatch"
 	"github.com/pgnotify/pgnotify/internal/pgserver"
+	testrig "github.com/pgnotify/pgnotify/internal/rig"
 )
 
 // awaitArrival waits until there is something to be read on a passive session.
@@ -31,14 +32,8 @@ func awaitArrival(t testing.TB, s *session) {
 // reach it that the tests' server has. It ends with the test.
 func ownServer(t testing.TB) *testServer {
 	t.Helper()
-	like := ours(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	s, err := pgserver.Start(ctx, pgserver.Options{
-		Sources: []pgserver.Source{like.Source()},
-		Image:   os.Getenv("PGNOTIFY_TEST_IMAGE"),
-		Config:  map[string]string{"max_connections": "150"},
-	})
+	ours(t)
+	s, err := testrig.StartServer(map[string]string{"max_connections": "150"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,6 +44,8 @@ func ownServer(t testing.TB) *testServer {
 		}
 		os.RemoveAll(ts.folder)
 	})
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
 	if err := ts.equip(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +85,7 @@ func TestServerStops(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			admin, victims := open(t, s.DSN()), open(t, s.DSN())
 			until(t, "the server answers", func() bool { return admin.PingContext(testContext(t)) == nil })
-			if c.name == "immediate" && queryValue[int](t, admin, "select current_setting('server_version_num')::int") < 140000 {
+			if c.name == "immediate" && serverVersion(t, admin) < 14 {
 				c.reason, c.code = pgnotify.CrashShutdown, "57P02" // the code was changed then
 			}
 			victim := newObserved(t, s.DSN(), false)

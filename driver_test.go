@@ -80,10 +80,17 @@ func server(t testing.TB) *testServer {
 // startServer takes PGNOTIFY_TEST_DSN, or starts the server that the other variables
 // choose.
 func startServer() (*testServer, error) {
-	if dsn := os.Getenv("PGNOTIFY_TEST_DSN"); dsn != "" {
+	dsn, err := testrig.GivenDSN()
+	if err != nil {
+		return nil, err
+	}
+	if dsn != "" {
 		return &testServer{dsn: dsn}, nil
 	}
-	s, err := testrig.StartServer(map[string]string{"max_connections": "300", "max_prepared_transactions": "10"})
+	s, err := testrig.StartServer(map[string]string{
+		"max_connections": "300", "max_prepared_transactions": "10",
+		"password_encryption": "scram-sha-256", // the default from PostgreSQL 14 on
+	})
 	if err != nil {
 		return nil, err
 	}

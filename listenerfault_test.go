@@ -121,7 +121,7 @@ func TestListenerReportsWhatTheServerRefuses(t *testing.T) {
 // L15, with a real standby, whose health tells that it is one.
 func TestListenerOnAStandby(t *testing.T) {
 	t.Parallel()
-	standby := startStandby(t)
+	standby := startStandby(t, ours(t).Server)
 	for _, m := range (&testServer{Server: standby, dsn: standby.DSN(), ca: ours(t).ca}).modes() {
 		t.Run(m.name, func(t *testing.T) {
 			l, events := listen(t, m.dsn, func(c *pgnotify.ListenerConfig) {

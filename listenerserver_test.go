@@ -141,18 +141,11 @@ func TestListenerLosesItsSessionUnderLoad(t *testing.T) {
 	}
 }
 
-func skipWithoutIdleSessionTimeout(t *testing.T, db *sql.DB) {
-	t.Helper()
-	if queryValue[int](t, db, "select current_setting('server_version_num')::int") < 140000 {
-		t.Skip("there is no idle_session_timeout")
-	}
-}
-
 // D3: idle_session_timeout ends the session of a Listener without a heartbeat, and
 // that is told; a heartbeat keeps it.
 func TestListenerAndIdleSessionTimeout(t *testing.T) {
-	eachListener(t, func(t *testing.T, db *sql.DB, dsn string) {
-		skipWithoutIdleSessionTimeout(t, db)
+	eachListener(t, func(t *testing.T, _ *sql.DB, dsn string) {
+		needsServer(t, 14, "idle_session_timeout")
 		dsn += " options='-c idle_session_timeout=500'"
 		channel := uniqueName("a")
 		l, events := listen(t, dsn, func(c *pgnotify.ListenerConfig) { c.Heartbeat = -1 })
@@ -171,8 +164,8 @@ func TestListenerAndIdleSessionTimeout(t *testing.T) {
 // D3 under load, with a ledger: notifications do not keep the server from ending a
 // session that asks for nothing.
 func TestListenerAndIdleSessionTimeoutUnderLoad(t *testing.T) {
-	eachListener(t, func(t *testing.T, db *sql.DB, dsn string) {
-		skipWithoutIdleSessionTimeout(t, db)
+	eachListener(t, func(t *testing.T, _ *sql.DB, dsn string) {
+		needsServer(t, 14, "idle_session_timeout")
 		var begun atomic.Bool
 		r := newLoadRig(t, dsn, connector(t, dsn, func(c *pgnotify.Config) {
 			c.BeforeConnect = func(_ context.Context, c *pgnotify.Config) error {

@@ -20,7 +20,8 @@ func TestSessionLostDuringTheProbe(t *testing.T) {
 	var probes atomic.Int64
 	lose := onWrite(func(p []byte) {
 		if bytes.Contains(p, []byte("NOTIFY")) && probes.Add(1) == 1 {
-			mustExec(t, db, "select pg_terminate_backend(pid, 10000) from pg_stat_activity where application_name = $1 and query like 'LISTEN%'", app)
+			terminateAndWait(t, db, queryValue[uint32](t, db,
+				"select pid from pg_stat_activity where application_name = $1 and query like 'LISTEN%'", app))
 		}
 	})
 	_, events := listenBy(t, connector(t, dsn(t), lose, func(c *pgnotify.Config) { c.ApplicationName = app }), impatient,
@@ -43,7 +44,7 @@ func TestListenLostAndThenTheSession(t *testing.T) {
 	var listens atomic.Int64
 	lose := onWrite(func(p []byte) {
 		if bytes.Contains(p, []byte(`LISTEN "`+channel)) && !bytes.Contains(p, []byte("UN")) && listens.Add(1) == 2 {
-			mustExec(t, db, "select pg_terminate_backend($1, 10000)", pid.Load())
+			terminateAndWait(t, db, pid.Load())
 		}
 	})
 	l, events := listenBy(t, connector(t, dsn(t), lose, func(c *pgnotify.Config) {

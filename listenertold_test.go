@@ -102,7 +102,7 @@ func TestGapOfALossDuringARepair(t *testing.T) {
 	var listens atomic.Int64
 	lose := onWrite(func(p []byte) {
 		if bytes.Contains(p, []byte(`LISTEN "`+channel)) && listens.Add(1) == 2 {
-			mustExec(t, db, "select pg_terminate_backend($1, 10000)", pid.Load())
+			terminateAndWait(t, db, pid.Load())
 		}
 	})
 	l, events := listenBy(t, connector(t, dsn(t), lose, handed(conns)), func(c *pgnotify.ListenerConfig) { c.Heartbeat = -1 })

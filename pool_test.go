@@ -11,11 +11,9 @@ func TestEndedIdleSessionIsReplaced(t *testing.T) {
 	eachMode(t, func(t *testing.T, db *sql.DB) {
 		admin := open(t, dsn(t))
 		for range 5 {
-			pid := queryValue[int](t, db, "select pg_backend_pid()")
-			if !queryValue[bool](t, admin, "select pg_terminate_backend($1, 10000)", pid) {
-				t.Fatal("the backend did not end")
-			}
-			if again := queryValue[int](t, db, "select pg_backend_pid()"); again == pid {
+			pid := queryValue[uint32](t, db, "select pg_backend_pid()")
+			terminateAndWait(t, admin, pid)
+			if again := queryValue[uint32](t, db, "select pg_backend_pid()"); again == pid {
 				t.Errorf("backend %d was ended, and answers", pid)
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"sync"
 	"testing"
@@ -27,32 +26,9 @@ type pair struct {
 
 func startPair(t *testing.T) *pair {
 	t.Helper()
-	source := ours(t).Source()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	start := func(f func() (*pgserver.Server, error)) *pgserver.Server {
-		s, err := f()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		return s
-	}
-	p := &pair{table: uniqueName("failover")}
-	p.primary = start(func() (*pgserver.Server, error) {
-		return pgserver.Start(ctx, pgserver.Options{Sources: []pgserver.Source{source}, Image: os.Getenv("PGNOTIFY_TEST_IMAGE")})
-	})
-	equipped := &testServer{Server: p.primary, dsn: p.primary.DSN()}
-	t.Cleanup(func() { os.RemoveAll(equipped.folder) })
-	if err := equipped.equip(ctx); err != nil {
-		t.Fatal(err)
-	}
-	p.ca = equipped.ca
-	p.standby = start(func() (*pgserver.Server, error) { return p.primary.StartStandby(ctx) })
+	primary := ownServer(t)
+	p := &pair{primary: primary.Server, table: uniqueName("failover"), ca: primary.ca}
+	p.standby = startStandby(t, p.primary)
 	mustExec(t, open(t, p.primary.DSN()), "create table "+p.table+" (id text)")
 	standby := open(t, p.standby.DSN())
 	until(t, "the standby has the table", func() bool {

@@ -158,9 +158,7 @@ func TestInTxWhoseFunctionHidesAnError(t *testing.T) {
 // kill ends the rig's session on the server.
 func (r *txRig) kill(t *testing.T) {
 	t.Helper()
-	if !queryValue[bool](t, r.server, "select pg_terminate_backend($1, 20000)", r.pid) {
-		t.Fatal("the backend did not end")
-	}
+	terminateAndWait(t, r.server, r.pid)
 }
 
 // wantKilled checks that an error tells of the session's end, once.

@@ -59,7 +59,8 @@ func dsn(t testing.TB) string {
 }
 
 func startServer() {
-	if theServer.dsn = os.Getenv("PGNOTIFY_TEST_DSN"); theServer.dsn != "" {
+	theServer.dsn, theServer.err = rig.GivenDSN()
+	if theServer.dsn != "" || theServer.err != nil {
 		return
 	}
 	theServer.server, theServer.err = rig.StartServer(nil)

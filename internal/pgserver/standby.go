@@ -21,7 +21,7 @@ import (
 // of s and becomes a primary by SELECT pg_promote(). It may be stopped and
 // started, but follows only s, on its port.
 //
-// It sets wal_keep_size of s, which needs PostgreSQL 13. It is an error for
+// It sets wal_keep_size of s, or what was its name before PostgreSQL 13. It is an error for
 // Existing, after Close, and for Docker where the daemon does not share unix
 // sockets with this machine. ctx and interrupts have the same effect as on
 // [Start]. The caller must Close the standby too.
@@ -50,7 +50,14 @@ func keepWAL(ctx context.Context, dsn string) error {
 		return err
 	}
 	defer db.Close()
-	for _, query := range []string{"ALTER SYSTEM SET wal_keep_size = '512MB'", "SELECT pg_reload_conf()"} {
+	// 512 MB, which PostgreSQL 12 counts in segments of 16 MB.
+	const setting = `SELECT 'ALTER SYSTEM SET ' || name || CASE unit WHEN 'MB' THEN ' = 512' ELSE ' = 32' END
+		FROM pg_settings WHERE name IN ('wal_keep_size', 'wal_keep_segments')`
+	var keep string
+	if err := db.QueryRowContext(ctx, setting).Scan(&keep); err != nil {
+		return err
+	}
+	for _, query := range []string{keep, "SELECT pg_reload_conf()"} {
 		if _, err := db.ExecContext(ctx, query); err != nil {
 			return fmt.Errorf("%s: %w", query, err)
 		}

@@ -27,7 +27,7 @@ func startStandby(t *testing.T, primary *pgserver.Server) *pgserver.Server {
 // recovering reports whether a server is a standby.
 func recovering(t *testing.T, s *pgserver.Server) bool {
 	t.Helper()
-	return setting(t, s.DSN(), "in_hot_standby") == "on"
+	return setting(t, s.DSN(), "transaction_read_only") == "on"
 }
 
 func TestStandby(t *testing.T) {
