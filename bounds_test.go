@@ -3,6 +3,7 @@ package pgnotify_test
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/pgnotify/pgnotify"
@@ -112,5 +113,49 @@ func TestMemoryOfSparseNotifications(t *testing.T) {
 	}
 	if kept != count {
 		t.Errorf("%d of %d were kept", kept, count)
+	}
+}
+
+// What a session keeps of its statements is mostly what the server says of their columns.
+func TestMemoryOfStatements(t *testing.T) {
+	const count, columns, size = 100, 200, 1000
+	names := make([]string, columns)
+	for i := range names {
+		names[i] = strings.Repeat("x", size)
+	}
+	var closed atomic.Int32
+	fake := pgfake.Start(t, pgfake.Script{pgfake.Greet(), func(c *pgfake.Session) error {
+		answers := map[byte][]byte{
+			'P': pgfake.Frame('1', ""), 'B': pgfake.Frame('2', ""), 'C': pgfake.Frame('3', ""), 'S': pgfake.Ready('I'),
+			'D': append(pgfake.Frame('t', "\x00\x01\x00\x00\x00\x19"), pgfake.Columns(names...)...), 'E': pgfake.Complete("SELECT 0"),
+		}
+		for {
+			typ, _, err := c.Message()
+			if err != nil || typ == 'X' {
+				return err
+			}
+			if typ == 'C' {
+				closed.Add(1)
+			}
+			if _, err := c.Write(answers[typ]); err != nil {
+				return err
+			}
+		}
+	}})
+	db := open(t, fake.DSN()+" sslmode=disable")
+	s := take(t, db)
+	before := heap()
+	for i := range count {
+		mustExec(t, s, fmt.Sprintf("select %d, $1", i), "x")
+	}
+	if used, bound := heap()-before, int64(5<<20); used > bound {
+		t.Errorf("%d statements with %d columns hold %d bytes, above %d", count, columns, used, bound)
+	}
+	if n := closed.Load(); n < count/2 {
+		t.Errorf("the server was told to forget %d of them", n)
+	}
+	s.Conn.Close()
+	if err := db.Close(); err != nil {
+		t.Error(err)
 	}
 }

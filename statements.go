@@ -17,6 +17,10 @@ const defaultStatementCacheSize = 256
 // Longer queries tend to be generated, and seldom come twice.
 const maxCachedQuery = 16 << 10
 
+// maxStatementBytes bounds the memory of the statements that a session keeps, the
+// descriptions of their columns included: that of 256 of the longest queries.
+const maxStatementBytes = defaultStatementCacheSize * maxCachedQuery
+
 func (c *Config) statementCacheSize() int {
 	if c.StatementCacheSize == 0 {
 		return defaultStatementCacheSize
@@ -37,6 +41,7 @@ type statement struct {
 	readOnly bool // see isReadOnly
 	effects  effects
 	reused   bool // it was prepared for an earlier request
+	bytes    int  // about how much memory it takes
 }
 
 // statements holds those of a session, most recently used first. The zero value is
@@ -44,6 +49,7 @@ type statement struct {
 type statements struct {
 	byQuery map[string]*list.Element
 	recent  list.List
+	bytes   int // of all
 }
 
 func (c *statements) get(query string) *statement {
@@ -60,6 +66,7 @@ func (c *statements) add(st *statement) {
 		c.byQuery = make(map[string]*list.Element)
 	}
 	c.byQuery[st.query] = c.recent.PushFront(st)
+	c.bytes += st.bytes
 }
 
 // remove removes and returns the statement of a query, or the least recently used one
@@ -74,6 +81,7 @@ func (c *statements) remove(query string) *statement {
 	}
 	st := c.recent.Remove(e).(*statement)
 	delete(c.byQuery, st.query)
+	c.bytes -= st.bytes
 	return st
 }
 
@@ -108,13 +116,18 @@ func (s *session) statement(query string, e effects) (*statement, error) {
 	if s.statements.recent.Len() >= s.config.statementCacheSize() {
 		s.wire.CloseLater(s.statements.remove("").name)
 	}
+	before := s.wire.Delivered()
 	inner, err := s.pq.PrepareContext(background, query)
 	if err != nil {
 		return nil, err
 	}
+	const column = 3 // lib/pq's description of one takes up to this many times what came
 	st := &statement{query: query, name: s.wire.Prepared(), inner: inner.(libpqStmt),
-		readOnly: isReadOnly(query), effects: e}
+		readOnly: isReadOnly(query), effects: e, bytes: len(query) + column*int(s.wire.Delivered()-before)}
 	s.statements.add(st)
+	for s.statements.bytes > maxStatementBytes && s.statements.recent.Len() > 1 {
+		s.wire.CloseLater(s.statements.remove("").name)
+	}
 	return st, nil
 }
 

@@ -83,7 +83,18 @@ func (f files) trust(mode pq.SSLMode, name string) (*trust, error) {
 	if !t.addAuthorities(text) {
 		return nil, errors.New("sslrootcert holds no certificate that can be read")
 	}
-	return t, nil
+	return t, f.checkRevocation(mode)
+}
+
+// checkRevocation refuses to verify certificates without the list of revoked ones that
+// libpq would read by default. Modes that may end without TLS are not made to.
+func (f files) checkRevocation(mode pq.SSLMode) error {
+	path := defaultFile("root.crl")
+	if f.inline || isWeak(mode) || path == "" || isMissing(path) {
+		return nil
+	}
+	return fmt.Errorf("the list of revoked certificates %q cannot be taken into account: "+
+		"remove it, or verify certificates with Config.TLSConfig", path)
 }
 
 // rootText returns the PEM text of the root certificates, or found false if there are

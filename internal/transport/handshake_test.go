@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -268,6 +270,32 @@ func TestDefaultRootFile(t *testing.T) {
 	open(t, e, mustPolicy(t, pq.Config{SSLMode: "require", SSLInline: true}, nil))
 	if conn := open(t, e, mustPolicy(t, pq.Config{}, nil)); conn.Encrypted {
 		t.Error("sslmode=prefer spoke TLS with an untrusted server")
+	}
+}
+
+// TestDefaultRevocationList cannot be parallel: it sets the environment. What libpq would
+// take into account is not ignored.
+func TestDefaultRevocationList(t *testing.T) {
+	home := privateHome(t, certs().ca, nil)
+	t.Setenv("HOME", home)
+	t.Setenv("APPDATA", home)
+	e := serve(t, speakTLS(serverConfig(certs().good), nil))
+	verifying := []pq.Config{{SSLMode: "require"}, {SSLMode: "verify-ca"}, {SSLMode: "verify-full"}}
+	for _, cfg := range verifying {
+		open(t, e, mustPolicy(t, cfg, nil))
+	}
+	for _, folder := range []string{".postgresql", "postgresql"} { // the latter for Windows
+		if err := os.WriteFile(filepath.Join(home, folder, "root.crl"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, cfg := range verifying {
+		if err := refused(t, e, mustPolicy(t, cfg, nil)); !strings.Contains(err.Error(), "root.crl") {
+			t.Errorf("%s: %v", cfg.SSLMode, err)
+		}
+	}
+	if conn := open(t, e, mustPolicy(t, pq.Config{}, nil)); !conn.Encrypted {
+		t.Error("sslmode=prefer does without TLS")
 	}
 }
 
