@@ -82,7 +82,7 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 	if err != nil {
 		return nil, err
 	}
-	return newRows(c.s, inner, isReadOnly(query)), nil
+	return newRows(c.s, inner, isReadOnly(query))
 }
 
 // maxArgs is the maximum number of arguments that the protocol can count.
@@ -126,6 +126,7 @@ func (c *Conn) PrepareContext(ctx context.Context, query string) (_ driver.Stmt,
 	e := c.s.effectsOf(query)
 	if beginsCopy(query) { // it runs now, and may be something else to the server
 		c.s.heed(e, nil)
+		c.s.wire.WantCopy()
 	}
 	inner, err := c.s.pq.PrepareContext(background, query)
 	if err != nil {

@@ -7,45 +7,99 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lib/pq"
+
 	"github.com/pgnotify/pgnotify"
 	"github.com/pgnotify/pgnotify/internal/pgfake"
 )
 
-// lib/pq does COPY FROM STDIN through Prepare only, and no COPY TO STDOUT. It
-// gives the session up over them, and the error says so.
+// O3, O4: lib/pq does COPY FROM STDIN through Prepare in a transaction only, and no COPY
+// TO STDOUT. Any other is an error, at once, even where no context could end it, and
+// costs neither the session nor an answer.
 func TestOtherFormsOfCopyAreErrors(t *testing.T) {
-	eachMode(t, func(t *testing.T, db *sql.DB) {
+	const (
+		from = "COPY from stdin failed: COPY FROM STDIN is supported by lib/pq only as a statement prepared in a transaction"
+		to   = "COPY TO STDOUT is not supported by lib/pq: its output was discarded"
+	)
+	ctx := context.Background()
+	ways := map[string]func(s *session, query string) error{
+		"exec":   func(s *session, query string) error { _, err := s.ExecContext(ctx, query); return err },
+		"read":   func(s *session, query string) error { return drain(s.QueryContext(ctx, query)) },
+		"closed": func(s *session, query string) error { return closeRows(s.QueryContext(ctx, query)) },
+		"prepared": func(s *session, query string) error {
+			if strings.Contains(query, ";") {
+				return drain(s.QueryContext(ctx, query))
+			}
+			st, err := s.PrepareContext(ctx, "/* /* nests */ for the server only */ "+query)
+			if err != nil {
+				return err
+			}
+			defer st.Close()
+			if _, err := st.ExecContext(ctx); !errors.Is(err, pgnotify.ErrNotSupported) {
+				return err
+			}
+			return drain(st.QueryContext(ctx))
+		},
+		"in a transaction": func(s *session, query string) error {
+			tx, err := s.BeginTx(ctx, nil)
+			if err != nil {
+				return err
+			}
+			defer tx.Rollback()
+			_, err = tx.ExecContext(ctx, query)
+			return err
+		},
+	}
+	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
+		mustExec(t, s, "drop table if exists pg_temp.none; create temp table none (a int)")
 		for query, want := range map[string]string{
-			"copy (select generate_series(1, 5)) to stdout": "session lost: protocol error: COPY TO STDOUT is not supported by lib/pq (the",
-			"copy pg_temp.none from stdin":                  "session lost: protocol error: COPY FROM STDIN is supported by lib/pq only",
+			"copy none from stdin":                                      from,
+			"select 1; copy none from stdin":                            from,
+			"copy none from stdin; select 1":                            from,
+			"copy none from stdin; copy none from stdin":                from,
+			"copy none from stdin binary":                               from,
+			"copy (select generate_series(1, 5)) to stdout":             to,
+			"select 1; copy (select 1) to stdout":                       to,
+			"copy (select 1) to stdout; select 1; copy none from stdin": "",
+			"select 1; copy (select 1) to stdout binary; select 1 where false; copy (select 2) to stdout": to,
 		} {
-			for name, f := range map[string]func(context.Context, *session) error{
-				"exec":  func(ctx context.Context, s *session) error { _, err := s.ExecContext(ctx, query); return err },
-				"query": func(ctx context.Context, s *session) error { return s.QueryRowContext(ctx, query).Err() },
-			} {
-				for _, active := range []bool{false, true} {
-					s := take(t, db)
-					if active {
-						s.pc.Activate()
-					}
-					mustExec(t, s, "drop table if exists pg_temp.none; create temp table none (a int)")
-					err := f(testContext(t), s)
-					lost, ok := asError[*pgnotify.DisconnectError](err)
-					if !ok || lost.Reason != pgnotify.ProtocolError || !errors.Is(err, pgnotify.ErrNotSupported) || !strings.Contains(err.Error(), want) {
-						t.Errorf("%s, %s: got %v", query, name, err)
-					}
-					if status := s.pc.TransactionStatus(); status != pgnotify.TransactionUnknown {
-						t.Errorf("%s, %s: the session is %v", query, name, status)
-					}
-					s.Close()
+			for name, f := range ways {
+				pid, failed := s.pc.PID(), make(chan error, 1)
+				go func() { failed <- f(s, query) }() // ends when f does; received below
+				var err error
+				select {
+				case err = <-failed:
+				case <-testContext(t).Done():
+					t.Fatalf("%s, %s: it hangs", query, name)
 				}
+				var server *pq.Error
+				if !errors.Is(err, pgnotify.ErrNotSupported) || !errors.As(err, &server) || pgnotify.IsDisconnect(err) || !strings.Contains(err.Error(), want) {
+					t.Errorf("%s, %s: got %v", query, name, err)
+				}
+				if s.pc.PID() != pid || s.pc.TransactionStatus() != pgnotify.TransactionIdle {
+					t.Fatalf("%s, %s: the session is %v", query, name, s.pc.TransactionStatus())
+				}
+				checkAnswers(t, s, query+", "+name)
 			}
 		}
-		queryValue[int](t, db, "select 1")
+		if n := queryValue[int](t, s, "select count(*) from none"); n != 0 {
+			t.Errorf("%d rows", n)
+		}
 	})
 }
 
-// A COPY TO STDOUT that is prepared fails in lib/pq in another way.
+// Long output of a COPY is not waited for: it is cancelled.
+func TestLongCopyToIsCancelled(t *testing.T) {
+	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
+		_, err := s.ExecContext(testContext(t), "copy (select repeat('x', 10000) from generate_series(1, 1000) a, generate_series(1, 1000000) b) to stdout")
+		if !errors.Is(err, pgnotify.ErrNotSupported) || pgnotify.IsDisconnect(err) {
+			t.Error(err)
+		}
+		checkAnswers(t, s, "after it")
+	})
+}
+
+// A COPY TO STDOUT that is prepared.
 func TestPreparedCopyToIsAnError(t *testing.T) {
 	eachSession(t, func(t *testing.T, _ *sql.DB, s *session) {
 		tx, err := s.BeginTx(testContext(t), nil)
@@ -53,10 +107,13 @@ func TestPreparedCopyToIsAnError(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = tx.PrepareContext(testContext(t), "copy (select generate_series(1, 5)) to stdout")
-		if !errors.Is(err, pgnotify.ErrNotSupported) || !pgnotify.IsDisconnect(err) || !strings.Contains(err.Error(), "COPY TO STDOUT is not supported by lib/pq") {
+		if !errors.Is(err, pgnotify.ErrNotSupported) || pgnotify.IsDisconnect(err) || !strings.Contains(err.Error(), "COPY TO STDOUT is not supported by lib/pq") {
 			t.Error(err)
 		}
-		_ = tx.Rollback()
+		checkAnswers(t, tx, "in the transaction")
+		if err := tx.Commit(); err != nil {
+			t.Error(err)
+		}
 	})
 }
 

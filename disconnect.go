@@ -65,12 +65,7 @@ var errCancelTimeout = errors.New("cancel_timeout expired")
 
 type libpqError struct{ cause any }
 
-func (e *libpqError) Error() string {
-	if text := e.copyText(); text != "" {
-		return text
-	}
-	return fmt.Sprintf("lib/pq could not go on: %v", e.cause)
-}
+func (e *libpqError) Error() string { return fmt.Sprintf("lib/pq could not go on: %v", e.cause) }
 
 // Unwrap returns what lib/pq said, unless that would have database/sql try again.
 func (e *libpqError) Unwrap() error {
@@ -79,21 +74,6 @@ func (e *libpqError) Unwrap() error {
 	}
 	return nil
 }
-
-// copyText returns what to say if lib/pq stumbled over a COPY, and "" otherwise. lib/pq
-// tells of the message that it did not expect.
-func (e *libpqError) copyText() string {
-	switch text := fmt.Sprint(e.cause); {
-	case strings.Contains(text, "CopyOutResponse"), strings.Contains(text, "response for CopyFail"): // by Prepare
-		return "COPY TO STDOUT is not supported by lib/pq"
-	case strings.Contains(text, "CopyInResponse"):
-		return "COPY FROM STDIN is supported by lib/pq only as a statement prepared in a transaction"
-	}
-	return ""
-}
-
-// Is reports whether target is ErrNotSupported and lib/pq stumbled over a COPY.
-func (e *libpqError) Is(target error) bool { return target == ErrNotSupported && e.copyText() != "" }
 
 // newDisconnectError describes a loss.
 func newDisconnectError(loss *wire.Loss) *DisconnectError {

@@ -259,7 +259,7 @@
 // # Limits
 //
 // pgnotify shares lib/pq's limits: no SCRAM with channel binding, no pipelining,
-// no replication, and no COPY TO STDOUT (which costs the session). Passphrases
+// no replication, and no COPY TO STDOUT, which is an error. Passphrases
 // of keys, certificate revocation lists and GSSAPI encryption are not supported.
 // Channel names have at most [MaxChannelName] bytes and payloads at most
 // [MaxPayload], the server's limits. Behind a pooler that shares server sessions

@@ -189,8 +189,8 @@ func TestBrokenFrames(t *testing.T) {
 			}
 			if c.odd {
 				for name, frame := range oddFrames() {
-					if name == "COPY answer" && strings.HasPrefix(c.name, "COPY") {
-						continue
+					if name == "COPY answer" && (c.name == "query" || strings.HasPrefix(c.name, "COPY")) {
+						continue // it has its place there
 					}
 					checkBroken(t, name, c, frame)
 				}

@@ -209,6 +209,8 @@ func (s *session) translate(err error, canceled bool) error {
 	isServer := errors.As(err, &server)
 	if loss := s.wire.Loss(); loss != nil && (!isServer || loss.Fatal != nil) || err == driver.ErrBadConn {
 		err = s.lossError(err)
+	} else if isServer && s.wire.Refused() {
+		err = &copyError{err}
 	}
 	ctx := s.op.ctx
 	if !canceled || ctx.Err() == nil || errors.Is(err, ctx.Err()) {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/lib/pq"
 	"github.com/lib/pq/pqerror"
+
+	"github.com/pgnotify/pgnotify/internal/wire"
 )
 
 // libpqRows is lib/pq's driver.Rows with its optional interfaces, and the two methods
@@ -35,12 +37,19 @@ type rows struct {
 	cutOff   error // returned by Next after closeCancelledRows has closed the rows
 }
 
-// newRows keeps the request under way going, as rows.
-func newRows(s *session, inner driver.Rows, readOnly bool) *rows {
+// newRows keeps the request under way going, as rows. Those of a statement that was
+// prepared earlier may turn out to be other ones.
+func newRows(s *session, inner driver.Rows, readOnly bool) (driver.Rows, error) {
+	if n, ok := s.wire.Columns(); ok && n != len(inner.Columns()) {
+		s.wire.Abort(errColumns)
+		return nil, errColumns
+	}
 	s.op.goesOn = true
 	s.op.rows = &rows{libpqRows: inner.(libpqRows), s: s, ctx: s.op.ctx, readOnly: readOnly}
-	return s.op.rows
+	return s.op.rows, nil
 }
+
+var errColumns = &wire.FrameError{Type: 'D', Reason: "not as many columns as the statement has"}
 
 // Next reads the next row. At the end of the last result it leaves the turn to Close,
 // which database/sql then calls.

@@ -168,7 +168,7 @@ func (s *session) queryKept(query string, e effects, args []driver.NamedValue) (
 		}
 		inner, err := st.inner.QueryContext(background, args)
 		if err == nil {
-			return newRows(s, inner, st.readOnly), nil
+			return newRows(s, inner, st.readOnly)
 		}
 		if !s.forgetStale(st, err) || again {
 			return nil, err

@@ -69,7 +69,7 @@ func (st *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (_ d
 	if err != nil {
 		return nil, err
 	}
-	return newRows(st.s, inner, st.readOnly), nil
+	return newRows(st.s, inner, st.readOnly)
 }
 
 // Exec implements driver.Stmt.

@@ -78,18 +78,23 @@ func (c *Conn) forwardAll(r *reader) error {
 		if err != nil {
 			return err
 		}
-		if len(span) == 0 {
-			break
+		calls := c.scan.takeCalls()
+		if calls != 0 {
+			r.inbox.call(calls)
 		}
-		if !r.inbox.put(span, c.scan.ready) {
-			return errInboxClosed
+		switch piece := span[:min(len(span), inboxSize)]; {
+		case len(piece) > 0:
+			if !r.inbox.put(piece, c.scan.ready && len(piece) == len(span)) {
+				return errInboxClosed
+			}
+			c.scan.take(len(piece))
+		case calls == 0:
+			if c.scan.empty() {
+				c.scan.release()
+			}
+			return nil
 		}
-		c.scan.take(len(span))
 	}
-	if c.scan.empty() {
-		c.scan.release()
-	}
-	return nil
 }
 
 // Bounds of a read that looks for what has already arrived.

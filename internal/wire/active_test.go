@@ -24,7 +24,7 @@ func TestActivateBetween(t *testing.T) {
 	begin := len(join(greeting()...))
 	for at := begin; at <= len(first); at++ {
 		heard := newEvents()
-		s := newScript(cutAt(at), first, join(rowDesc, note("a", "4"), idle))
+		s := newScript(cutAt(at), first, join(rowDesc, note("a", "4"), tag("SELECT 0"), idle))
 		conn := wire.NewConn(s, heard)
 		cl := &client{t: t, conn: conn, buf: make([]byte, 4096)}
 		mustAsk(t, cl, startupPacket, join(greeting()...))
@@ -33,7 +33,7 @@ func TestActivateBetween(t *testing.T) {
 				t.Fatal("not active")
 			}
 		}
-		mustAsk(t, cl, query("SELECT"), join(param("b", "c"), rowDesc, idle))
+		mustAsk(t, cl, query("SELECT"), join(param("b", "c"), rowDesc, tag("SELECT 0"), idle))
 		if got, want := heard.snapshot(), []string{"A a 1", "N 2", "A a 3", "A a 4"}; !slices.Equal(got, want) {
 			t.Errorf("cut at %d: heard %q, want %q", at, got, want)
 		}
@@ -135,6 +135,7 @@ func (e *countingEvents) Notifications(batch []wire.Notification) []wire.Notific
 	return batch[:0]
 }
 func (e *countingEvents) Notice(*wire.Response) {}
+func (e *countingEvents) Excess()               {}
 func (e *countingEvents) Lost()                 {}
 
 // A hooked conn calls hook after a read deadline was set.
@@ -298,7 +299,8 @@ func TestBackPressure(t *testing.T) {
 		var written atomic.Int64
 		ended := make(chan error, 1)
 		go func() {
-			data := join(row(string(make([]byte, 1000))))
+			data := row(string(make([]byte, 1000)))
+			_, _ = server.Write(rowDesc)
 			for written.Load() < total {
 				n, err := server.Write(data)
 				written.Add(int64(n))
@@ -344,12 +346,12 @@ func TestLargeReads(t *testing.T) {
 	t.Parallel()
 	reads := 0
 	count := func(offset, available int) int { reads++; return available }
-	conn := wire.NewConn(newScript(count, join(greeting()...), join(rowDesc, bigRow, idle)), nobody{})
+	conn := wire.NewConn(newScript(count, join(greeting()...), join(rowDesc, bigRow, tag("SELECT 1"), idle)), nobody{})
 	defer conn.Close()
 	cl := &client{t: t, conn: conn, buf: make([]byte, 1<<20)}
 	mustAsk(t, cl, startupPacket, join(greeting()...))
 	conn.Activate()
-	mustAsk(t, cl, query("SELECT"), join(rowDesc, bigRow, idle))
+	mustAsk(t, cl, query("SELECT"), join(rowDesc, bigRow, tag("SELECT 1"), idle))
 	conn.Close()
 	if limit := 2 * len(bigRow) / wire.BufSize; reads > limit {
 		t.Errorf("%d reads for a row of %d bytes, want at most %d", reads, len(bigRow), limit)

@@ -36,6 +36,9 @@ func BenchmarkRows(b *testing.B) {
 		stream = append(stream, row(string(make([]byte, 89)))...)
 	}
 	s := wire.NewStream(nobody{}, true)
+	if err := s.Discard(rowDesc); err != nil {
+		b.Fatal(err)
+	}
 	b.SetBytes(int64(len(stream) / count))
 	b.ReportAllocs()
 	for n := 0; b.Loop(); n++ {
@@ -90,7 +93,7 @@ func BenchmarkQuery(b *testing.B) {
 			conn := wire.NewConn(newEcho(join(greeting()...), answer), nobody{})
 			defer conn.Close()
 			buf := make([]byte, 4096)
-			for conn.Busy() {
+			for conn.Unread() {
 				if _, err := conn.Read(buf); err != nil {
 					b.Fatal(err)
 				}

@@ -43,6 +43,7 @@ var (
 	parsed    = newFrame('1')
 	bound     = newFrame('2')
 	noData    = newFrame('n')
+	noParams  = newFrame('t', "\x00\x00")
 	noQuery   = newFrame('I')
 	copyIn    = newFrame('G', "\x00\x00\x01\x00\x00")
 	syntaxErr = report('E', "SERROR", "VERROR", "C42601", "Msyntax error")
@@ -79,6 +80,13 @@ func greeting() []frame {
 // query is a request of the client.
 func query(sql string) []byte { return newFrame('Q', sql, "\x00") }
 
+// Parts of an extended query.
+var (
+	parseAsked   = newFrame('P', "\x00SELECT\x00\x00\x00")
+	bindAsked    = newFrame('B', "\x00\x00\x00\x00\x00\x00\x00\x00")
+	executeAsked = newFrame('E', "\x00\x00\x00\x00\x00")
+)
+
 // startupPacket stands for one; the wire does not look at it.
 var startupPacket = []byte("\x00\x00\x00\x08\x00\x03\x00\x00")
 
@@ -110,6 +118,8 @@ func (e *events) Notifications(batch []wire.Notification) []wire.Notification {
 
 func (e *events) Notice(r *wire.Response) { e.add("N " + r.Message) }
 
+func (e *events) Excess() { e.add("excess") }
+
 func (e *events) Lost() {}
 
 func (e *events) snapshot() []string {
@@ -123,4 +133,5 @@ type nobody struct{}
 
 func (nobody) Notifications(batch []wire.Notification) []wire.Notification { return batch[:0] }
 func (nobody) Notice(*wire.Response)                                       {}
+func (nobody) Excess()                                                     {}
 func (nobody) Lost()                                                       {}

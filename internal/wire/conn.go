@@ -68,7 +68,7 @@ func NewConn(c net.Conn, events Events) *Conn {
 	w := &Conn{net: c}
 	w.notes.awaited.Store(1) // the start-up packet is answered like a request
 	w.unread.Store(1)
-	w.scan = scanner{notes: &w.notes, events: events}
+	w.scan = scanner{notes: &w.notes, events: events, answer: answer{steps: &w.notes.steps}}
 	return w
 }
 
@@ -100,6 +100,12 @@ func (c *Conn) read(p []byte) (int, error) {
 	defer c.readMu.Unlock()
 	for {
 		span, err := c.scan.next()
+		if calls := c.scan.takeCalls(); calls != 0 {
+			if err := c.call(calls); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		if len(span) > 0 {
 			n := copy(p, span[:c.scan.beforeReady(len(span))])
 			if ready := c.scan.take(n); ready {
@@ -125,6 +131,11 @@ func (c *Conn) read(p []byte) (int, error) {
 
 func (c *Conn) readInbox(in *inbox, p []byte) (int, error) {
 	n, ready, err := in.read(p, &c.unread)
+	for err == errCall {
+		if err = c.call(in.takeCalls()); err == nil {
+			n, ready, err = in.read(p, &c.unread)
+		}
+	}
 	if ready {
 		c.unread.Add(-1)
 	}
@@ -151,7 +162,9 @@ func (c *Conn) fill() error {
 // readDirect reads part of a large frame straight into lib/pq's memory.
 func (c *Conn) readDirect(p []byte) (int, error) {
 	n, err := c.net.Read(p)
-	c.scan.passed(n)
+	if bad := c.scan.passed(p[:n]); bad != nil {
+		n, err = 0, bad
+	}
 	if n > 0 {
 		return n, nil
 	}
@@ -169,6 +182,9 @@ func (c *Conn) settle() {
 	}
 }
 
+// errTooMuch ends a session over which more is asked at once than lib/pq ever asks.
+var errTooMuch error = &FrameError{Reason: "lib/pq asks too much at once"}
+
 // OnWrite makes the next Write call f once, before it sends anything. It is for the
 // goroutine that writes; f may be nil.
 func (c *Conn) OnWrite(f func()) { c.onWrite = f }
@@ -183,7 +199,10 @@ func (c *Conn) Write(p []byte) (int, error) {
 		f()
 	}
 	if c.notes.status.Load() != 0 { // during start-up messages have other shapes
-		n := answers(p)
+		steps, n := asked(p)
+		if !c.notes.steps.add(steps) {
+			return 0, c.lose(errTooMuch)
+		}
 		c.notes.awaited.Add(n)
 		c.unread.Add(n)
 		if mayName(p) || c.names != nil && c.names.held != nil {
@@ -375,10 +394,26 @@ func (c *Conn) BeginOperation() {
 	if c.notes.bound.Load() {
 		c.notes.bound.Store(false)
 	}
+	if c.notes.columns.Load() != 0 {
+		c.notes.columns.Store(0)
+	}
+	if c.notes.refused.Load() {
+		c.notes.refused.Store(false)
+	}
+	if c.notes.wantsCopy.Load() {
+		c.notes.wantsCopy.Store(false)
+	}
 }
 
 // Sent returns how many bytes of the operation have reached the socket.
 func (c *Conn) Sent() int64 { return c.sent.Load() }
+
+// Columns returns how many columns the rows have that have come for the prepared statement
+// of the operation; ok is false if none have come.
+func (c *Conn) Columns() (n int, ok bool) {
+	columns := c.notes.columns.Load()
+	return int(columns) - 1, columns > 0
+}
 
 // Delivered returns how many bytes Read has returned so far. It must not be called
 // concurrently with Read.

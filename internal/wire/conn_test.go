@@ -170,7 +170,7 @@ func TestCloseWhileActivating(t *testing.T) {
 		near, server := net.Pipe()
 		conn := wire.NewConn(near, nobody{})
 		go func() { _, _ = server.Write(join(greeting()...)) }()
-		for conn.Busy() {
+		for conn.Unread() {
 			if _, err := conn.Read(make([]byte, 4096)); err != nil {
 				t.Fatal(err)
 			}
@@ -370,6 +370,7 @@ func TestCopy(t *testing.T) {
 func mustCopy(t *testing.T, cl *client, server net.Conn) {
 	t.Helper()
 	request := query("COPY")
+	cl.conn.WantCopy()
 	if _, err := cl.conn.Write(request); err != nil {
 		t.Fatal(err)
 	}

@@ -105,9 +105,12 @@ func conversations() []conversation {
 		started("simple query", ask(select1...), ask(select1...)),
 		started("empty query", ask(noQuery, idle)),
 		started("extended query",
-			step{newFrame('S'), []frame{parsed, newFrame('t', "\x00\x00"), rowDesc, idle}, nil},
-			step{newFrame('S'), []frame{bound, row("1"), row(""), tag("SELECT 2"), idle}, nil},
-			step{newFrame('S'), []frame{newFrame('3'), noData, newFrame('s'), idle}, nil}),
+			step{join(parseAsked, newFrame('D', "S\x00"), newFrame('S')), []frame{parsed, noParams, rowDesc, idle}, nil},
+			step{join(bindAsked, executeAsked, newFrame('S')), []frame{bound, row("1"), row(""), tag("SELECT 2"), idle}, nil},
+			step{join(parseAsked, newFrame('D', "S\x00"), newFrame('S')), []frame{parsed, noParams, noData, idle}, nil},
+			step{join(bindAsked, executeAsked, newFrame('S')), []frame{bound, tag("SET"), idle}, nil},
+			step{join(parseAsked, bindAsked, newFrame('D', "P\x00"), executeAsked, newFrame('S')), []frame{parsed, bound, rowDesc, row("1"), tag("SELECT 1"), idle}, nil},
+			step{join(parseAsked, bindAsked, executeAsked, newFrame('S')), []frame{parsed, syntaxErr, idle}, nil}),
 		started("several results", ask(rowDesc, row("1"), tag("SELECT 1"), tag("INSERT 0 1"), rowDesc, tag("SELECT 0"), idle)),
 		started("transaction", ask(tag("BEGIN"), inTx), ask(select1[0], select1[1], select1[2], inTx), ask(syntaxErr, failedTx), ask(tag("ROLLBACK"), idle)),
 		started("error", ask(syntaxErr, idle), ask(rowDesc, row("1"), syntaxErr, idle), ask(select1...)),
@@ -143,7 +146,8 @@ func conversations() []conversation {
 			step{query("COPY t FROM STDIN"), []frame{copyIn}, nil},
 			step{newFrame('d', "x\n"), []frame{notice("bad"), syntaxErr, failedTx, notice("after")}, nil},
 			ask(tag("ROLLBACK"), idle)),
-		started("COPY out", ask(newFrame('H', "\x00\x00\x01\x00\x00"), newFrame('d', "1\n"), notice("mid"), newFrame('d', "2\n"), newFrame('c'), tag("COPY 2"), idle)),
+		started("COPY out", ask(newFrame('H', "\x00\x00\x01\x00\x00"), newFrame('d', "1\n"), notice("mid"), newFrame('d', "2\n"), newFrame('c'), tag("COPY 2"), rowDesc, row("1"), tag("SELECT 1"), idle), ask(select1...)).with(
+			func(c *conversation) { c.steps[1].want = join(wire.RefusedOutput, idle) }),
 
 		started("fatal", ask(rowDesc, row("1"), killed)).with(func(c *conversation) { c.fatal = "57P01" }),
 		started("fatal while idle", step{query("SELECT"), append(slices.Clone(select1), notice("bye"), killed), answer}).with(
@@ -152,7 +156,7 @@ func conversations() []conversation {
 		started("bytes that are no UTF-8", ask(note("a", "\xff\xfe"), notice("\xc3("), rowDesc, row("\x80"), report('E', "SERROR", "C22021", "M\xe2\x82"), idle)).with(listens),
 
 		started("large row", ask(rowDesc, note("a", "1"), bigRow, note("a", "2"), row(strings.Repeat("x", 50_000)), tag("SELECT 2"), idle, note("a", "3"))).with(listens).with(large),
-		started("many notifications", ask(slices.Concat(manyNotes(0, 3000), []frame{rowDesc}, manyNotes(3000, 3100), []frame{idle}, manyNotes(3100, 5000))...)).with(listens).with(large),
+		started("many notifications", ask(slices.Concat(manyNotes(0, 3000), []frame{rowDesc}, manyNotes(3000, 3100), []frame{tag("SELECT 0"), idle}, manyNotes(3100, 5000))...)).with(listens).with(large),
 		longReports("long error in startup", wire.MaxErrorBody+1, 0),
 		longReports("long error", 40_000, 1),
 		longReports("longer error", 1<<20, 1),
@@ -314,6 +318,7 @@ func (c conversation) run(t *testing.T, active bool, cut func(offset, available 
 	}
 	var o outcome
 	for i, s := range c.steps {
+		conn.WantCopy()
 		if _, err := conn.Write(s.request); err != nil {
 			t.Fatalf("step %d: %v", i, err)
 		}

@@ -13,7 +13,12 @@
 //	response.go     the fields of ErrorResponse and NoticeResponse
 //	notification.go NotificationResponse
 //	notes.go        what the scanner writes down for the layers above
-//	request.go      counts the answers that a request will bring
+//	request.go      the steps that will answer a request
+//	answer.go       which message may come next in an answer
+//	startup.go      which message may come next during the start-up
+//	row.go          rows and descriptions must add up
+//	copy.go         refuses what lib/pq cannot copy
+//	large.go        holds back the beginning of a large message
 //	statement.go    names of prepared statements; closes them without a round trip
 //	conn.go         the socket, read by lib/pq's goroutine (a passive session)
 //	active.go       the socket, read by a goroutine of its own (an active session)

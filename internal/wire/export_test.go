@@ -13,6 +13,9 @@ const (
 )
 
 var (
+	RefusedOutput = refusedOutput
+	CopyFail      = copyFail
+
 	Answers    = answers
 	CheckError = checkError
 )
@@ -58,19 +61,23 @@ type Stream struct {
 }
 
 // NewStream returns the scanner of a session that has just sent its start-up
-// packet, or of one that is further.
+// packet, or of one that has just sent a simple query.
 func NewStream(events Events, started bool) *Stream {
 	s := new(Stream)
 	s.notes.awaited.Store(1)
-	s.scan = scanner{notes: &s.notes, events: events}
+	s.scan = scanner{notes: &s.notes, events: events, answer: answer{steps: &s.notes.steps}}
 	if started {
+		s.notes.steps.add(uint64(stepQuery))
 		s.scan.phase = running
 	}
 	return s
 }
 
-// Ask says that a request was sent.
-func (s *Stream) Ask() { s.notes.awaited.Add(1) }
+// Ask says that a simple query was sent.
+func (s *Stream) Ask() {
+	s.notes.steps.add(uint64(stepQuery))
+	s.notes.awaited.Add(1)
+}
 
 // Feed gives the scanner all of p, as much at a time as there is room, and
 // calls forward with what lib/pq would get and whether a ReadyForQuery ends
@@ -88,7 +95,9 @@ func (s *Stream) Discard(p []byte) error {
 func (s *Stream) feed(p []byte, take func(span []byte)) error {
 	for {
 		span, err := s.scan.next()
+		calls := s.scan.takeCalls()
 		switch {
+		case calls != 0:
 		case len(span) > 0:
 			take(span)
 		case err != nil:
@@ -106,6 +115,9 @@ func (s *Stream) feed(p []byte, take func(span []byte)) error {
 // Held returns how many bytes the scanner keeps.
 func (s *Stream) Held() int {
 	n := cap(s.scan.buf) + cap(s.scan.inject)
+	if s.scan.large != nil {
+		n += cap(s.scan.large.head)
+	}
 	if s.scan.clip != nil {
 		n += cap(s.scan.clip.out)
 	}

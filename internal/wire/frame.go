@@ -57,7 +57,6 @@ var classes = [256]class{
 	'c': small,  // CopyDone
 	'n': small,  // NoData
 	's': small,  // PortalSuspended
-	'v': small,  // NegotiateProtocolVersion
 	'2': noted,  // BindComplete
 	'3': noted,  // CloseComplete
 	'C': noted,  // CommandComplete
@@ -67,6 +66,7 @@ var classes = [256]class{
 	'R': noted,  // Authentication…
 	'S': noted,  // ParameterStatus
 	'W': noted,  // CopyBothResponse
+	'v': noted,  // NegotiateProtocolVersion
 	'Z': noted,  // ReadyForQuery
 	'A': taken,  // NotificationResponse
 	'E': report, // ErrorResponse
@@ -109,6 +109,10 @@ func (e *FrameError) Error() string {
 
 func outOfPlace(typ byte) error {
 	return &FrameError{Type: typ, Reason: "out of place, nothing was asked"}
+}
+
+func outOfTurn(typ byte) error {
+	return &FrameError{Type: typ, Reason: "it has no place in the answer under way"}
 }
 
 // notPostgresError is the error for a peer whose first bytes are not PostgreSQL's.

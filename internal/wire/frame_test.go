@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -145,13 +146,16 @@ func feed(t *testing.T, at place, active bool, cut func(int, int) int, data []by
 	buf := make([]byte, 4096)
 	_, _ = c.Write(startupPacket)
 	if at > atStartup {
-		for c.Busy() {
+		for c.Unread() {
 			if _, err := c.Read(buf); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if active && !c.Activate() {
 			t.Fatal("not active")
+		}
+		if at == inCopy {
+			c.WantCopy()
 		}
 		_, _ = c.Write(query("SELECT"))
 	}
@@ -235,15 +239,16 @@ func TestFrameErrorText(t *testing.T) {
 // run beside other tests.
 func TestMemory(t *testing.T) {
 	megabyte := strings.Repeat("x", 1<<20)
+	hugeRow := append(slices.Concat(rowDesc, header('D', 1<<30)), "\x00\x01"+uint32s(1<<30-10)...)
 	for _, c := range []struct {
 		name  string
 		limit uint64
 		open  frame  // announces 1 GiB
 		more  string // comes ten times
 	}{
-		{"row announced", 100 << 10, header('D', 1<<30), ""},
-		{"row", 100 << 10, header('D', 1<<30), megabyte},
-		{"COPY data", 100 << 10, header('d', 1<<30), megabyte},
+		{"row announced", 100 << 10, hugeRow, ""},
+		{"row", 40 << 20, hugeRow, megabyte},
+		{"COPY data", 100 << 10, append(newFrame('H', "\x00\x00\x00"), header('d', 1<<30)...), megabyte},
 		{"error", 300 << 10, header('E', 1<<30), megabyte},
 		{"error of many fields", 300 << 10, header('E', 1<<30), strings.Repeat("x\x00", 1<<19)},
 		{"notice", 4 << 20, header('N', 1<<30), megabyte},

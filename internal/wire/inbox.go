@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 )
@@ -18,6 +19,7 @@ type inbox struct {
 	buf   []byte
 	r     int
 	stops []int // where in buf a ReadyForQuery ends
+	calls calls // to be made by whoever reads the empty inbox
 	err   error // what a read of the empty inbox returns
 }
 
@@ -60,11 +62,14 @@ func (in *inbox) compact() {
 
 // read waits for bytes or an error, and says whether the bytes end with a ReadyForQuery.
 // Bytes put before the error come first. If unread says that nothing is to come, read
-// fails with errNothingAsked.
+// fails with errNothingAsked, and with errCall if there are calls to be made.
 func (in *inbox) read(p []byte, unread *atomic.Int32) (n int, ready bool, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for in.r == len(in.buf) && in.err == nil {
+		if in.calls != 0 {
+			return 0, false, errCall
+		}
 		if unread.Load() == 0 {
 			return 0, false, errNothingAsked
 		}
@@ -89,6 +94,25 @@ func (in *inbox) read(p []byte, unread *atomic.Int32) (n int, ready bool, err er
 	}
 	in.moved.Broadcast()
 	return n, ready, nil
+}
+
+// errCall has the caller of read make the calls.
+var errCall = errors.New("calls to be made")
+
+// call has the next read of the empty inbox make calls.
+func (in *inbox) call(calls calls) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.calls |= calls
+	in.moved.Broadcast()
+}
+
+func (in *inbox) takeCalls() calls {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	calls := in.calls
+	in.calls = 0
+	return calls
 }
 
 // reset empties the inbox, and keeps its memory unless it is large.

@@ -76,6 +76,7 @@ func TestLibpqCopy(t *testing.T) {
 		if active && !conn.Activate() {
 			t.Fatal("not active")
 		}
+		conn.WantCopy()
 		stmt, err := tx.PrepareContext(ctx, "COPY t FROM STDIN")
 		if err != nil {
 			t.Fatal(err)
@@ -102,12 +103,13 @@ func TestLibpqCopyTag(t *testing.T) {
 	t.Parallel()
 	for _, bad := range []string{"COPY x", "COPY ", "COPY 99999999999999999999", "INSERT 1"} {
 		s := newScript(whole, join(greeting()...), join(tag("BEGIN"), inTx), join(copyIn), join(tag(bad), inTx))
-		db, _ := libpq(t, s, nobody{})
+		db, conn := libpq(t, s, nobody{})
 		ctx := deadline(t)
 		tx, err := db.BeginTx(ctx, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
+		conn.WantCopy()
 		stmt, err := tx.PrepareContext(ctx, "COPY t FROM STDIN")
 		if err != nil {
 			t.Fatal(err)

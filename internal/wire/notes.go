@@ -13,15 +13,20 @@ import (
 // notes is what the scanner records for the layers above. All of it may be read at any
 // time from any goroutine.
 type notes struct {
-	awaited  atomic.Int32  // ReadyForQuery messages the server still owes
-	status   atomic.Uint32 // transaction status of the last ReadyForQuery: 'I', 'T', 'E'; 0 before the first
-	listened atomic.Bool   // a LISTEN took effect, or may have
-	listens  atomic.Uint32 // LISTENs and UNLISTENs completed
-	undone   atomic.Bool   // the last transaction was rolled back
-	bound    atomic.Bool   // the request's statement was found and its arguments were accepted
-	outdated atomic.Bool   // prepared statements are gone, or may have another meaning now
-	closing  atomic.Int32  // CloseComplete messages to come that are not for lib/pq
-	pid      uint32        // see mu
+	steps steps // what the server owes in answer to the request under way
+
+	awaited   atomic.Int32  // ReadyForQuery messages the server still owes
+	status    atomic.Uint32 // transaction status of the last ReadyForQuery: 'I', 'T', 'E'; 0 before the first
+	listened  atomic.Bool   // a LISTEN took effect, or may have
+	listens   atomic.Uint32 // LISTENs and UNLISTENs completed
+	undone    atomic.Bool   // the last transaction was rolled back
+	bound     atomic.Bool   // the request's statement was found and its arguments were accepted
+	outdated  atomic.Bool   // prepared statements are gone, or may have another meaning now
+	closing   atomic.Int32  // CloseComplete messages to come that are not for lib/pq
+	columns   atomic.Int32  // 1 more than those of the rows of the Execute under way; 0 if unknown
+	refused   atomic.Bool   // a COPY of the operation was refused
+	wantsCopy atomic.Bool   // lib/pq knows what to do with a CopyInResponse
+	pid       uint32        // see mu
 
 	authenticated atomic.Bool // AuthenticationOk has come
 

@@ -28,13 +28,18 @@ type scanner struct {
 	want    int      // size of the incomplete frame at c, 0 if unknown
 	clip    *clipper // the long report being shortened, or nil
 	plain   bool     // plain text begins at c
+	large   *large   // the beginning of a large frame that is held back, or nil
 	inject  []byte   // frames of our own making, for lib/pq, before buf[r:]
 	err     error    // the stream is broken at c
 
 	ready  bool // the cleared bytes end with a ReadyForQuery
-	said   bool // part of the answer under way has arrived
 	burst  bool // the last read was too large for ear.small
+	isRow  bool // rest is of a row
 	phase  phase
+	early  early
+	answer answer
+	row    rowCheck
+	copies copies
 	listen listenTracker
 	ear    *ear // nil in a passive session that has heard nothing
 }
@@ -70,6 +75,9 @@ type Events interface {
 	// empty slice, or nil, for the next read.
 	Notifications([]Notification) (spare []Notification)
 	Notice(*Response)
+	// Excess is called during a Read, on its goroutine: the output of a COPY is dropped,
+	// and there is much of it.
+	Excess()
 	// Lost is called once, when the session has ended and Loss says how, before its
 	// connection is closed. It must not block, nor call Close.
 	Lost()
@@ -136,10 +144,16 @@ func (s *scanner) scan() error {
 		if s.plain {
 			return s.plainText()
 		}
+		if s.copies.skip > 0 {
+			n := min(s.copies.skip, s.w-s.c)
+			s.copies.skip -= n
+			s.drop(n)
+			continue
+		}
 		if s.rest > 0 {
-			n := min(s.rest, s.w-s.c)
-			s.c += n
-			s.rest -= n
+			if again, err := s.goOn(); !again || err != nil {
+				return err
+			}
 			continue
 		}
 		if s.clip != nil {
@@ -160,42 +174,139 @@ func (s *scanner) scan() error {
 			}
 			continue
 		}
-		if kind <= small {
-			if idle {
-				return outOfPlace(b[0])
-			}
-			s.said = true
-			s.forward(int(size))
-			s.forwardRows()
-			continue
+		if s.phase == startup && !s.early.place(b[0], size, s.notes.authenticated.Load()) {
+			return &FrameError{Type: b[0], Length: lengthWord(b), Reason: "out of place during the start-up, or too long for it"}
 		}
-		if again, err := s.examine(b, kind, int(size), idle); !again || err != nil {
+		again, err := true, error(nil)
+		if kind <= small {
+			again, err = s.forward(b, int(size), idle)
+		} else {
+			again, err = s.examine(b, kind, int(size), idle)
+		}
+		if !again || err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// forward clears the frame at c, or as much of it as there is.
-func (s *scanner) forward(size int) {
-	n := min(size, s.w-s.c)
+// forward clears the frame at c, or as much of it as there is, and the rows that follow a
+// row. It returns false when the scan must stop.
+func (s *scanner) forward(b []byte, size int, idle bool) (again bool, err error) {
+	if enough := s.enough(b[0], size); len(b) < enough {
+		s.want = enough
+		return false, nil
+	}
+	if (size > maxAhead || s.copies.dropping) && s.c > s.r {
+		return false, nil
+	}
+	if idle {
+		return false, outOfPlace(b[0])
+	}
+	if !s.answer.place(b[0]) {
+		return false, outOfTurn(b[0])
+	}
+	if s.copies.dropping {
+		return s.dropOutput(size), nil
+	}
+	if err := s.countColumns(b, size); err != nil {
+		return false, err
+	}
+	if size > maxAhead {
+		s.holdBack(b, size)
+		return true, nil
+	}
+	n := min(size, len(b))
 	s.c += n
 	s.rest = size - n
+	if s.isRow = b[0] == 'D'; !s.isRow {
+		return true, nil
+	}
+	if s.rest > 0 {
+		return true, s.row.begin(s.answer.columns, b[countLen:])
+	}
+	if !isRow(b[:size], s.answer.columns) {
+		return false, errRow
+	}
+	return true, s.forwardRows()
+}
+
+// enough returns how much of a frame must be there before it is forwarded.
+func (s *scanner) enough(typ byte, size int) int {
+	switch {
+	case typ == 'T' && size <= maxSmall:
+		return size
+	case typ == 'D', typ == 'T', typ == 't':
+		return min(countLen, size)
+	}
+	return headerLen
 }
 
 // forwardRows clears the run of whole rows at c, the bulk of a large answer: the fast
 // path of the scanner.
-func (s *scanner) forwardRows() {
+func (s *scanner) forwardRows() error {
 	b := s.buf[s.c:s.w]
-	left := len(b)
 	for len(b) >= headerLen && b[0] == 'D' {
 		size := frameSize(b)
 		if uint64(size) > uint64(len(b)) {
 			break
 		}
+		if !isRow(b[:size], s.answer.columns) {
+			return errRow
+		}
 		b = b[size:]
+		s.c += int(size)
 	}
-	s.c += left - len(b)
+	return nil
+}
+
+// countColumns checks and notes how many columns the rows have.
+func (s *scanner) countColumns(b []byte, size int) error {
+	switch b[0] {
+	case 'T', 't':
+		if err := checkDescription(b, size); err != nil {
+			return err
+		}
+		if b[0] == 'T' {
+			s.answer.columns = count(b)
+		}
+	case 'D':
+		if len(b) < countLen {
+			return errRow
+		}
+		if s.answer.columns == unknownColumns {
+			s.answer.columns = count(b)
+			s.notes.columns.Store(int32(count(b)) + 1)
+		}
+		if count(b) != s.answer.columns {
+			return errRow
+		}
+	}
+	return nil
+}
+
+// goOn clears what there is of the rest of the frame being forwarded. It returns false
+// when the scan must stop.
+func (s *scanner) goOn() (again bool, err error) {
+	n := min(s.rest, s.w-s.c)
+	if s.large != nil {
+		n = min(n, s.large.left())
+	}
+	b := s.buf[s.c : s.c+n]
+	if err := s.passed(b); err != nil {
+		return false, err
+	}
+	if s.large == nil {
+		s.c += n
+		return true, nil
+	}
+	s.large.write(b)
+	s.drop(n)
+	if s.large.left() > 0 {
+		return true, nil
+	}
+	s.inject, s.large = s.large.head, nil
+	return false, nil
 }
 
 // drop takes the frame at c out of the stream. Nothing may be cleared before it.
@@ -227,13 +338,13 @@ func (s *scanner) admit(b []byte) error {
 // examine handles a frame that must be read whole. It returns false when the scan must
 // stop: for more input, or until the cleared bytes are released.
 func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool, err error) {
-	held := b[0] == 'S' && (idle || s.phase == copying) || b[0] == '3' && s.notes.closing.Load() > 0
-	if (kind != noted || held) && s.c > s.r {
+	held := b[0] == 'S' && (idle || s.phase == copying) || b[0] == '3' && s.notes.closing.Load() > 0 ||
+		b[0] == 'H' || b[0] == 'G' && !s.notes.wantsCopy.Load()
+	if (kind != noted || held || s.copies.dropping) && s.c > s.r {
 		return false, nil
 	}
 	stranger := s.phase == startup && !s.notes.authenticated.Load() && size > headerLen
 	if kind == report && (stranger || size > maxSmall || b[0] == 'E' && size > maxErrorBody) {
-		s.said = s.said || b[0] == 'E'
 		s.clip = newClipper(b[0], size-headerLen, stranger)
 		s.drop(headerLen)
 		return true, nil
@@ -249,11 +360,10 @@ func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool
 	case 'N':
 		return true, s.notice(body, size)
 	case 'E':
-		s.said = true
 		if err := s.failure(body, idle); err != nil {
 			return false, err
 		}
-		if idle {
+		if idle || s.copies.dropping {
 			s.drop(size)
 		} else {
 			s.c += size
@@ -265,16 +375,27 @@ func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool
 	if idle {
 		return false, outOfPlace(b[0])
 	}
-	s.said = s.said || b[0] != 'Z'
-	if held { // the answer to one of our own Closes
+	if held && b[0] == '3' { // the answer to one of our own Closes
 		s.notes.closing.Add(-1)
 		s.drop(size)
 		return true, nil
 	}
+	step := s.answer.steps.first()
+	if s.phase != startup && !s.answer.place(b[0]) {
+		return false, outOfTurn(b[0])
+	}
 	if err := s.note(b[0], body); err != nil {
 		return false, err
 	}
-	s.c += size
+	switch {
+	case held: // a COPY
+		s.drop(size)
+		return s.refuseCopy(b[0], step), nil
+	case s.copies.dropping && !s.ready:
+		s.drop(size)
+	default:
+		s.c += size
+	}
 	return !s.ready, nil
 }
 
@@ -317,6 +438,7 @@ func (s *scanner) notice(body []byte, size int) error {
 	if err != nil {
 		return err
 	}
+	s.early.came('N')
 	if r.Code == "57P01" || r.Code == "57P02" { // immediate shutdown, crash: there will be no FATAL
 		s.notes.warning.Store(r)
 	}
@@ -347,6 +469,7 @@ func (s *scanner) failure(body []byte, idle bool) error {
 	if !idle {
 		s.notes.failure.Store(r)
 		s.listen.failed = true
+		s.answer.place('E')
 	}
 	return nil
 }
@@ -373,24 +496,24 @@ func (s *scanner) note(typ byte, body []byte) error {
 		return s.complete(body)
 	case '2':
 		s.notes.bound.Store(true)
-		return nil
-	case '3':
-		return nil
+		s.answer.columns = unknownColumns
 	case 'Z':
 		return s.readyForQuery(body)
 	case 'K':
-		if s.phase != startup {
-			return outOfPlace(typ)
-		}
+		s.early.came(typ)
 		return s.notes.setKey(body)
 	case 'R':
 		return s.authentication(body)
-	default: // CopyInResponse, CopyOutResponse, CopyBothResponse
-		if s.phase == running {
+	case 'v':
+		s.early.came(typ)
+		return checkNegotiation(body)
+	case 'G':
+		if s.notes.wantsCopy.Swap(false) {
 			s.phase = copying
 		}
-		return nil
+		return checkCopy(body)
 	}
+	return nil
 }
 
 func (s *scanner) complete(tag []byte) error {
@@ -432,10 +555,7 @@ func (s *scanner) readyForQuery(body []byte) error {
 	if len(body) != 1 || body[0] != 'I' && body[0] != 'T' && body[0] != 'E' {
 		return &FrameError{Type: 'Z', Reason: "not a transaction status"}
 	}
-	if s.phase == running && !s.said { // as an answer it would shift all later ones
-		return &FrameError{Type: 'Z', Reason: "the end of an answer that has not begun"}
-	}
-	s.said = false
+	s.copies.dropping = false
 	listens, undone := s.listen.ready(body[0])
 	if listens {
 		s.notes.listened.Store(true)
@@ -479,7 +599,7 @@ func (s *scanner) shorten() (done bool, err error) {
 	if err := s.failure(body, idle); err != nil {
 		return true, err
 	}
-	if !idle {
+	if !idle && !s.copies.dropping {
 		s.inject = appendFrame(nil, 'E', body)
 	}
 	return true, nil

@@ -60,18 +60,25 @@ func (s *scanner) filled(n int) {
 // direct returns how many bytes of the frame being forwarded may be read
 // straight into lib/pq's memory, because nothing is buffered before them.
 func (s *scanner) direct() int {
-	if s.r == s.w && len(s.inject) == 0 {
+	if s.r == s.w && len(s.inject) == 0 && s.large == nil {
 		return s.rest
 	}
 	return 0
 }
 
-// passed says that n bytes were read directly.
-func (s *scanner) passed(n int) { s.rest -= n }
+// passed says that b, of the frame being forwarded, has come. It reports an error if b has
+// no place in a row.
+func (s *scanner) passed(b []byte) error {
+	s.rest -= len(b)
+	if s.isRow && (!s.row.write(b) || s.rest == 0 && !s.row.whole()) {
+		return errRow
+	}
+	return nil
+}
 
 // empty reports whether everything that was read has been released.
 func (s *scanner) empty() bool {
-	return s.r == s.w && len(s.inject) == 0 && s.rest == 0 && s.clip == nil
+	return s.r == s.w && len(s.inject) == 0 && s.rest == 0 && s.clip == nil && s.copies.skip == 0
 }
 
 // release returns the buffer while there is nothing in it.
