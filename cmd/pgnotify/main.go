@@ -33,7 +33,7 @@ import (
 func main() {
 	ignoreSIGPIPE()
 	ctx, interrupted := interruptible()
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	code := run(ctx, os.Args[min(1, len(os.Args)):], os.Stdin, os.Stdout, os.Stderr)
 	if code > exitSignal {
 		interrupted.die()
 	}
