@@ -211,12 +211,16 @@ func (c *Conn) CheckNamedValue(v *driver.NamedValue) error {
 // returned to the pool: handlers are removed, and handles end. It reports false, and
 // database/sql closes the session, unless the session is idle, in no transaction, and
 // has never listened.
-func (c *Conn) IsValid() bool { return c.s.returned() }
+func (c *Conn) IsValid() bool {
+	c.s.noteTelling()
+	return c.s.returned()
+}
 
 // ResetSession implements [driver.SessionResetter]. database/sql calls it before it
 // gives the session to the next borrower. It returns [driver.ErrBadConn] if the session
 // has ended meanwhile, as far as the socket shows, or has listened.
 func (c *Conn) ResetSession(context.Context) error {
+	c.s.noteTelling()
 	c.s.catchUp()
 	if c.s.lease.Load() != 0 && !c.s.returned() { // a wrapper hides IsValid
 		return driver.ErrBadConn

@@ -48,7 +48,7 @@ func (e *DisconnectError) Error() string {
 func (e *DisconnectError) Unwrap() error { return e.Err }
 
 // Is reports whether database/sql may retry on another session: target is
-// [driver.ErrBadConn], nothing was sent, and no transaction was open.
+// [driver.ErrBadConn], nothing was sent, and no transaction was open that BeginTx began.
 func (e *DisconnectError) Is(target error) bool {
 	return target == driver.ErrBadConn && e.retry && !e.Sent
 }

@@ -2,10 +2,12 @@ package pgnotify
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"runtime"
 	"sync/atomic"
+	"weak"
 
 	"github.com/lib/pq"
 
@@ -45,6 +47,8 @@ type unfinished struct {
 	gaveWay    []string // statements about to come back as prepared ones; for database/sql only
 	unlistened []string // channels that UNLISTEN named in the transaction under way
 	unclosed   []string // prepared statements that were closed while rows, which had the turn, were open
+
+	owner weak.Pointer[sql.Conn] // the last that FromConn saw; see lendTo
 }
 
 func (o *operation) leave() *unfinished {
@@ -59,6 +63,9 @@ func (o *operation) leave() *unfinished {
 // successful begin is followed by end.
 func (s *session) begin(ctx context.Context) error {
 	s.closeCancelledRows()
+	if s.isUntold() {
+		return s.beginUntold(ctx)
+	}
 	return s.take(ctx)
 }
 
@@ -219,9 +226,11 @@ func (s *session) translate(err error, canceled bool) error {
 	return &canceledError{ctx: ctx.Err(), cause: context.Cause(ctx), err: err}
 }
 
-// lossError describes the loss of the session to the request under way. database/sql
-// may retry the request elsewhere only if nothing of it was sent and no transaction was
-// open.
+// lossError describes the loss of the session to the request under way, before which the
+// session was lost if err is nil. database/sql may retry the request elsewhere only if
+// nothing of it was sent and no transaction was open. One of plain SQL does not count if
+// it was lost before: database/sql retries only what does not belong to a sql.Conn, and
+// must learn that the session is to be replaced.
 func (s *session) lossError(err error) error {
 	loss := s.wire.Loss()
 	if loss == nil { // lib/pq gave up a session in which the wire finds nothing wrong
@@ -233,6 +242,6 @@ func (s *session) lossError(err error) error {
 	}
 	e := newDisconnectError(loss)
 	e.Sent = s.wire.Sent() > 0
-	e.retry = s.wire.Status() == 'I' && s.op.tx.Load() == nil && !e.Sent
+	e.retry = !e.Sent && !s.inTx() && (err == nil || s.wire.Status() == 'I')
 	return e
 }

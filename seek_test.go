@@ -107,6 +107,20 @@ func (w passing) PrepareContext(ctx context.Context, query string) (driver.Stmt,
 	return w.Prepare(query)
 }
 
+func (w passing) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	if c, ok := w.Conn.(driver.ConnBeginTx); ok {
+		return c.BeginTx(ctx, opts)
+	}
+	return w.Conn.Begin() //nolint:staticcheck // as wrappers do
+}
+
+func (w passing) CheckNamedValue(v *driver.NamedValue) error {
+	if c, ok := w.Conn.(driver.NamedValueChecker); ok {
+		return c.CheckNamedValue(v)
+	}
+	return driver.ErrSkip
+}
+
 func (w forgetful) Ping(context.Context) error {
 	return w.Conn.(driver.Pinger).Ping(context.Background())
 }

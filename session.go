@@ -48,7 +48,7 @@ type session struct {
 
 	idleSince time.Duration // when database/sql returned the session; for its calls only
 
-	lease atomic.Uint64 // number of the present borrower; 0 between borrowers
+	lease atomic.Uint64 // number of the present borrower; 0 between borrowers; see toldLeases
 
 	leaseMu sync.Mutex    // guards the fields below
 	leases  uint64        // borrowers so far
@@ -58,6 +58,7 @@ type session struct {
 	closed  bool          // there will be no further borrower
 	given   bool          // the session was given to the pool
 	told    bool          // OnDisconnect was called
+	trace   trace         // of the present borrower, until the first return
 
 	seen uint32 // of meanings; of whoever has the turn, and here to fill a gap
 }
@@ -90,6 +91,7 @@ func (s *session) beginLease() {
 	if !s.closed && s.lease.Load() == 0 {
 		s.leases++
 		s.lease.Store(s.leases)
+		s.trace = noTrace
 		if h := s.hearing.Load(); h != nil {
 			h.reset(s.leases)
 		}

@@ -23,7 +23,10 @@ type libpqCopy interface {
 // newStmt wraps what lib/pq prepared: a statement, or a COPY that is now under way.
 func newStmt(s *session, inner driver.Stmt, query string, e effects) driver.Stmt {
 	if st, ok := inner.(libpqStmt); ok {
-		return &stmt{s: s, inner: st, name: s.wire.Prepared(), readOnly: isReadOnly(query), effects: e}
+		return &stmt{
+			s: s, inner: st, name: s.wire.Prepared(), readOnly: isReadOnly(query), effects: e,
+			ofPool: s.isUntold() && isCalledByPool(),
+		}
 	}
 	s.detach() // each step has its own context
 	s.op.goesOn = true
@@ -40,6 +43,7 @@ type stmt struct {
 	name     string // as the server knows it
 	readOnly bool   // see isReadOnly
 	effects  effects
+	ofPool   bool // a sql.DB prepared it; known while the session is untold
 }
 
 var (
@@ -51,7 +55,7 @@ var (
 func (st *stmt) NumInput() int { return st.inner.NumInput() }
 
 func (st *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (_ driver.Result, err error) {
-	if err := st.s.beginStatement(ctx); err != nil {
+	if err := st.begin(ctx); err != nil {
 		return nil, err
 	}
 	defer st.s.end(&err)
@@ -60,7 +64,7 @@ func (st *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (_ dr
 }
 
 func (st *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (_ driver.Rows, err error) {
-	if err := st.s.beginStatement(ctx); err != nil {
+	if err := st.begin(ctx); err != nil {
 		return nil, err
 	}
 	defer st.s.end(&err)
@@ -70,6 +74,17 @@ func (st *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (_ d
 		return nil, err
 	}
 	return newRows(st.s, inner, st.readOnly)
+}
+
+// begin is beginStatement. Outside a transaction, a statement of the pool is run for a
+// borrower of its own.
+func (st *stmt) begin(ctx context.Context) error {
+	if st.ofPool && st.s.isUntold() && st.s.mayHaveLeft(st.s.addTrace(noTrace)) {
+		if err := st.s.changeHands(); err != nil {
+			return err
+		}
+	}
+	return st.s.beginStatement(ctx)
 }
 
 // Exec implements driver.Stmt.

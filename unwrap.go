@@ -13,14 +13,26 @@ const maxWrappers = 8
 // such as those for tracing; see [Unwrap]. The handle's own methods are safe for concurrent use, and
 // fail with [ErrReleased] once conn is closed; the handle itself needs no closing.
 // FromConn waits for a statement that is running on conn. Its error is [ErrNotPgnotify]
-// for another driver's connection, and [sql.ErrConnDone] if conn is closed.
+// for another driver's connection, and [sql.ErrConnDone] if conn is closed. Beneath a
+// wrapper that hides IsValid and ResetSession it ends what the last *sql.Conn has left in
+// the session; if that may be a transaction, the error is [driver.ErrBadConn], and conn
+// is closed.
 func FromConn(conn *sql.Conn) (*Conn, error) {
 	if conn == nil {
 		return nil, fmt.Errorf("%w: the *sql.Conn is nil", ErrNotPgnotify)
 	}
 	var c *Conn
 	err := conn.Raw(func(driverConn any) (err error) {
-		c, err = Unwrap(driverConn)
+		if c, err = Unwrap(driverConn); err != nil {
+			return err
+		}
+		if _, ok := driverConn.(*Conn); ok {
+			c.s.addTrace(noWrapper)
+			return nil
+		}
+		if err = c.s.lendTo(conn); err == nil {
+			c = c.s.self.handle()
+		}
 		return err
 	})
 	return c, err
@@ -85,5 +97,6 @@ func (c *Conn) handle() *Conn {
 	if c.lease != 0 {
 		return c
 	}
+	c.s.addTrace(hasHandle)
 	return &Conn{s: c.s, lease: c.s.lease.Load()}
 }

@@ -67,14 +67,18 @@ func (c wrappingConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	return c.wrap(conn), nil
 }
 
+// wrappedDB returns a pool of one session at a time, which is wrapped.
+func wrappedDB(t *testing.T, wrap func(driver.Conn) driver.Conn, options ...func(*pgnotify.Config)) *sql.DB {
+	t.Helper()
+	db := openConnector(t, wrappingConnector{connector(t, dsn(t), options...), wrap})
+	db.SetMaxOpenConns(1)
+	return db
+}
+
 // wrapped returns a connection of a pool whose sessions are wrapped.
 func wrapped(t *testing.T, wrap func(driver.Conn) driver.Conn) *sql.Conn {
 	t.Helper()
-	connector, err := (&pgnotify.Driver{}).OpenConnector(dsn(t) + " application_name=" + appName)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := openConnector(t, wrappingConnector{connector, wrap}).Conn(testContext(t))
+	conn, err := wrappedDB(t, wrap).Conn(testContext(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,12 +122,7 @@ func (w resetOnly) ResetSession(ctx context.Context) error {
 // W1, promise 7
 func TestNothingLeaksUnderAWrapperThatHidesIsValid(t *testing.T) {
 	t.Parallel()
-	connector, err := (&pgnotify.Driver{}).OpenConnector(dsn(t) + " application_name=" + appName)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db := openConnector(t, wrappingConnector{connector, func(c driver.Conn) driver.Conn { return resetOnly{c} }})
-	db.SetMaxOpenConns(1)
+	db := wrappedDB(t, func(c driver.Conn) driver.Conn { return resetOnly{c} })
 	first := take(t, db)
 	calls := messages(first)
 	first.Close()

@@ -56,7 +56,9 @@ func (s *session) Lost() {
 func (s *session) tellLoss(given bool) {
 	s.leaseMu.Lock()
 	defer s.leaseMu.Unlock()
-	s.given = s.given || given
+	if given { // what OnConnect has done is no borrower's
+		s.given, s.trace = true, noTrace
+	}
 	if s.given && !s.told && s.wire.Loss() != nil && s.config.OnDisconnect != nil {
 		s.told = true
 		go s.onDisconnect() // the program's code; nobody waits for it
