@@ -211,6 +211,27 @@ func TestProcessThatChangesLater(t *testing.T) {
 	}
 }
 
+// A session that follows a deaf one is probed before it listens: subscribers are not told
+// to look again until they are heard for.
+func TestDeafSessionsBringNoGaps(t *testing.T) {
+	t.Parallel()
+	s, change := served(t, true, false)
+	l, events := listen(t, s.DSN(), beating, func(c *pgnotify.ListenerConfig) { c.HeartbeatTimeout = 100 * time.Millisecond })
+	sub := subscribe(t, l, "a")
+	change(true, true)
+	s.moveAll(true)
+	events.await(t, pgnotify.ListenerReconnecting, 4)
+	change(true, false)
+	events.await(t, pgnotify.ListenerConnected, 2)
+	s.notify(0)
+	for _, want := range []pgnotify.GapCause{pgnotify.GapListenLost, pgnotify.GapReconnect} {
+		if gap := event(t, sub).Gap; gap == nil || gap.Cause != want {
+			t.Errorf("%v, want one because %v", gap, want)
+		}
+	}
+	wantPayload(t, sub, "1")
+}
+
 // A scarce is a connector for a server that has one connection, and for a while no other.
 type scarce struct {
 	driver.Connector

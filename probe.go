@@ -199,7 +199,7 @@ func (l *Listener) judge(ctx context.Context, k *link, verdict error) error {
 	if verdict != nil || !k.doubtful() {
 		l.settle(k)
 	}
-	return nil
+	return l.reconcile(ctx, k) // which has waited for a suspect
 }
 
 // condemn tells those who wait to hear for the first time that they will not. The

@@ -264,6 +264,9 @@ func (l *Listener) listenToNothing(ctx context.Context, k *link) error {
 // trip. Changes that come meanwhile are left to the next call, so that heartbeats get
 // their turn however fast subscribers come and go.
 func (l *Listener) reconcile(ctx context.Context, k *link) error {
+	if k.suspect && !k.settled { // a LISTEN would tell subscribers to look again, and perhaps for nothing
+		return nil
+	}
 	c := l.takeChange()
 	if c.size() == 0 {
 		return nil
