@@ -327,3 +327,44 @@ func subscribeBench(b *testing.B, l *pgnotify.Listener, channel string, size int
 	}
 	return sub
 }
+
+// BenchmarkForeignConn is what it costs that a connection of DialContext is not a
+// socket, which is read ahead and written by goroutines of its own: processor time and
+// allocations beside those over a socket, in the median round.
+func BenchmarkForeignConn(b *testing.B) {
+	socket, foreign := open(b, dsn(b)), open(b, dsn(b), hideSockets)
+	for _, work := range []struct {
+		name   string
+		rounds int
+		f      func(db *sql.DB)
+	}{
+		{"point", 500, func(db *sql.DB) { scanOne(b, context.Background(), db, "select 1") }},
+		{"values1MB", 1, func(db *sql.DB) {
+			scanAll(b, db, "select i, repeat('x', 1000000) from generate_series(1, 10) i")
+		}},
+	} {
+		b.Run(work.name, func(b *testing.B) {
+			var cpu, without []time.Duration
+			var mallocs uint64
+			for range b.N {
+				for _, db := range []*sql.DB{socket, foreign} {
+					d, m := measure(func() {
+						for range work.rounds {
+							work.f(db)
+						}
+					})
+					if db == socket {
+						without = append(without, d)
+					} else {
+						cpu, mallocs = append(cpu, d), m
+					}
+				}
+			}
+			per := float64(work.rounds)
+			b.ReportMetric(float64(median(cpu))/per, "cpu-ns/op")
+			b.ReportMetric(float64(median(without))/per, "socket-cpu-ns/op")
+			b.ReportMetric(float64(mallocs)/per, "mallocs/op")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}

@@ -218,7 +218,8 @@ func TestEverythingEndsInABlackHole(t *testing.T) {
 				t.Run(fmt.Sprintf("%s/active=%v/%s", m.name, active, fault), func(t *testing.T) {
 					t.Parallel()
 					together(t, swallowedRequests, func(t *testing.T, q swallowed) {
-						q.run(t, m, active, cancelFaults[fault].dial(t, nil))
+						h := &hole{opened: make(chan struct{}), deaf: cancelFaults[fault].dial(t, nil)}
+						q.run(t, m, active, h.dial, h.open)
 					})
 				})
 			}
@@ -226,13 +227,14 @@ func TestEverythingEndsInABlackHole(t *testing.T) {
 	}
 }
 
-func (q swallowed) run(t *testing.T, m mode, active bool, deaf dialer) {
+// run makes the request over a network that falls silent when silence is called.
+func (q swallowed) run(t *testing.T, m mode, active bool, dial dialer, silence func()) {
+	t.Helper()
 	const (
 		patience = 200 * time.Millisecond
 		limit    = 10 * time.Second // a call that hangs does so for longer
 	)
-	h := &hole{opened: make(chan struct{}), deaf: deaf}
-	db := open(t, m.dsn, cancelTimeout(patience), func(c *pgnotify.Config) { c.DialContext = h.dial })
+	db := open(t, m.dsn, cancelTimeout(patience), func(c *pgnotify.Config) { c.DialContext = dial })
 	s := take(t, db)
 	server, pid := open(t, dsn(t)), s.pc.PID()
 	t.Cleanup(func() { mustExec(t, server, "select pg_terminate_backend($1)", pid) })
@@ -242,7 +244,7 @@ func (q swallowed) run(t *testing.T, m mode, active bool, deaf dialer) {
 	ctx, cancel := context.WithCancel(testContext(t))
 	defer cancel()
 	ask := q.ready(t, ctx, db, s)
-	h.open()
+	silence()
 	began := time.Now()
 	defer time.AfterFunc(patience, cancel).Stop()
 	err := recv(t, async(t, ask))

@@ -37,6 +37,16 @@ type Config struct {
 	// DialContext opens the connections, including those of cancel requests. addr is
 	// host:port, with the host as configured, or the path of a Unix socket. nil: a
 	// [net.Dialer], which tries each address of a host name in turn.
+	//
+	// Any net.Conn will do, also one without deadlines whose Close does not end a Read
+	// or a Write, as from x/crypto/ssh. A connection other than a *net.TCPConn and a
+	// *net.UnixConn is read ahead by a goroutine, and written by another one. Nothing
+	// waits for them when the session ends: a Read and a Write that Close does not end
+	// stay until they end by themselves.
+	//
+	// DialContext should end when ctx does. If it does not, Connect returns all the
+	// same and leaves it behind; a connection that comes too late is closed. While 100
+	// calls are left behind, no further one is made, which is an error.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// KeepAlive configures TCP keepalive. The zero value is on, with Go's defaults (15
@@ -86,8 +96,9 @@ type Config struct {
 	// OnDisconnect is called once for each session that the pool got, when it has
 	// ended, with the reason: [ClosedLocally] if the pool or the program closed it. It
 	// runs on a goroutine of its own. conn still reports its PID, but must not be used
-	// for requests. On Linux, macOS and the BSDs it is called at once, even for idle
-	// sessions; elsewhere, when the session is next used, unless it listens or waits.
+	// for requests. On Linux, macOS and the BSDs, and over a connection of DialContext
+	// that is no socket, it is called at once, even for idle sessions; elsewhere, when
+	// the session is next used, unless it listens or waits.
 	OnDisconnect func(conn *Conn, err *DisconnectError)
 
 	// Logger records what cannot be returned to a caller: panics in handlers, dropped
@@ -170,6 +181,7 @@ func NewConnector(config *Config) (*Connector, error) {
 		KeepAlive:      c.config.KeepAlive,
 		TCPUserTimeout: c.config.TCPUserTimeout,
 		Shuffle:        c.balances(),
+		Left:           new(atomic.Int32),
 	}
 	return c, nil
 }

@@ -101,11 +101,12 @@ func serverError(r *wire.Response) *pq.Error {
 // uses it.
 //
 // On Linux, macOS and the BSDs, one poller for the whole process sees the end of a
-// connection at once. Elsewhere, and over a connection of DialContext that has no
-// descriptor, a session sees it at once if it listens, waits, or had Disconnected or
-// WatchContext called; other sessions see it when they are next used. A network that
-// falls silent ends no connection: see Config.KeepAlive and Config.TCPUserTimeout.
-// While rows are open, or a COPY is under way, the next call on them sees the end.
+// connection at once, and so does, everywhere, the goroutine that reads a connection
+// of DialContext that is no socket. Elsewhere a session sees it at once if it listens,
+// waits, or had Disconnected or WatchContext called; other sessions see it when they
+// are next used. A network that falls silent ends no connection: see Config.KeepAlive
+// and Config.TCPUserTimeout. While rows are open, or a COPY is under way, the next
+// call on them sees the end.
 type DisconnectConn interface {
 	// Disconnected returns a channel that is closed when the session is lost or
 	// returned to the pool.
@@ -186,7 +187,7 @@ func (c *Conn) WatchContext(ctx context.Context) (context.Context, context.Cance
 
 // hearEnd makes sure that the end of the session is seen at once.
 func (s *session) hearEnd() {
-	if s.watch.Load() == nil {
+	if !s.watched() {
 		s.activate()
 	}
 }

@@ -23,8 +23,8 @@ func hideSockets(c *pgnotify.Config) {
 	}
 }
 
-// D2, D11: without a descriptor, who waits for the end of a session has it read
-// by a goroutine, and is told as soon.
+// D2, D11: without a descriptor, the end is seen as soon, by the goroutine that reads
+// the connection ahead.
 func TestWithoutADescriptor(t *testing.T) {
 	t.Parallel()
 	admin := open(t, dsn(t))
@@ -51,19 +51,22 @@ func TestWithoutADescriptor(t *testing.T) {
 				mustBegin(t, s)
 				return s.pc.Disconnected()
 			},
+			"active": func(_ *testing.T, s *session) <-chan struct{} {
+				s.pc.Activate()
+				return s.pc.Disconnected()
+			},
 		} {
 			t.Run(m.name+"/"+name, func(t *testing.T) {
 				t.Parallel()
 				ended := make(chan farewell, 10)
 				s := take(t, open(t, m.dsn, hideSockets, toldTo(ended)))
 				if s.pc.Active() || s.pc.Watched() {
-					t.Error("active or watched at first")
+					t.Error("active or watched by the poller at first")
 				}
 				if _, err := s.pc.SyscallConn(); !errors.Is(err, pgnotify.ErrNotSupported) {
 					t.Errorf("SyscallConn: %v", err)
 				}
 				over := wait(t, s)
-				until(t, "the session is active", s.pc.Active)
 				terminate(t, admin, s.pc.PID())
 				start := time.Now()
 				recv(t, over)
@@ -75,8 +78,8 @@ func TestWithoutADescriptor(t *testing.T) {
 	}
 }
 
-// D2: without a descriptor, and with nobody who waits, the end is seen at the next
-// use, and told with its reason; the pool goes on then.
+// D2, D7: without a descriptor, and with nobody who waits, the end is seen and told at
+// once, with its reason, and the pool has another session.
 func TestWithoutADescriptorAndUnwatched(t *testing.T) {
 	t.Parallel()
 	admin := open(t, dsn(t))
@@ -88,13 +91,9 @@ func TestWithoutADescriptorAndUnwatched(t *testing.T) {
 			db.SetMaxOpenConns(1)
 			s := take(t, db)
 			pid := s.pc.PID()
-			terminateAndWait(t, admin, pid)
-			if err := s.pc.DisconnectErr(); err != nil || len(ended) != 0 || s.pc.Active() {
-				t.Errorf("seen before: %v", err)
-			}
-			wantLoss(t, "the next statement", execError(s.ExecContext(testContext(t), "select 1")), pgnotify.AdminShutdown, "57P01")
-			wantLoss(t, "OnDisconnect", recv(t, ended).err, pgnotify.AdminShutdown, "57P01")
 			s.Close()
+			terminate(t, admin, pid)
+			wantLoss(t, "OnDisconnect", recv(t, ended).err, pgnotify.AdminShutdown, "57P01")
 			if again := queryValue[uint32](t, db, "select pg_backend_pid()"); again == pid {
 				t.Error("the same session")
 			}

@@ -210,13 +210,13 @@ func (s *session) returned() bool {
 // the last request failed: looking costs a system call, and a watched session is told
 // of its end.
 func (s *session) catchUp() {
-	if s.wire.Active() || s.socket == nil {
+	if s.wire.Active() {
 		return
 	}
-	if s.watch.Load() != nil && !s.hungUp.Load() && now()-s.idleSince < idleMoment {
+	if s.watched() && !s.hungUp.Load() && now()-s.idleSince < idleMoment {
 		return
 	}
-	if fdwatch.Readable(s.socket) {
+	if s.readable() {
 		s.wire.CatchUp()
 	}
 }

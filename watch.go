@@ -12,7 +12,7 @@ import (
 // the socket does not allow that, the end is noticed at the next use, or at once by a
 // session that is active.
 func (s *session) startWatch() {
-	if s.socket == nil {
+	if s.link.Watch(s.hangUp); s.watched() || s.socket == nil {
 		return
 	}
 	w, err := fdwatch.Start(s.socket, s.hangUp)
@@ -25,9 +25,18 @@ func (s *session) startWatch() {
 	}
 }
 
-// hangUp is called on fdwatch's goroutine when the server may have closed the
-// connection. The server's last words are still in the socket. Whoever has the
-// session's turn reads them when done, or else this goroutine does.
+// watched reports whether the session is told when the server closes the connection.
+func (s *session) watched() bool { return s.watch.Load() != nil || s.link.ReadsAhead() }
+
+// readable reports whether the server has sent something that was not read, or closed
+// the connection.
+func (s *session) readable() bool {
+	return s.link.Readable() || s.socket != nil && fdwatch.Readable(s.socket)
+}
+
+// hangUp is called on fdwatch's goroutine, or that of a connection that is read ahead,
+// when the server may have closed the connection. Its last words are still to be read.
+// Whoever has the session's turn reads them when done, or else this goroutine does.
 func (s *session) hangUp() {
 	s.hungUp.Store(true)
 	go func() { // ends when the socket is read to its end, which does not block

@@ -54,7 +54,30 @@ func (s *recordSocket) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// closeTime bounds how long Close waits for the system to take TLS's close_notify.
+// ReadsAhead reports whether a goroutine reads what arrives as soon as it does. This is
+// so for all connections of DialContext but sockets.
+func (c *Conn) ReadsAhead() bool {
+	_, foreign := c.Socket.(*foreignConn)
+	return foreign
+}
+
+// Readable reports whether something has arrived on a connection that is read ahead, or
+// its end.
+func (c *Conn) Readable() bool {
+	foreign, ok := c.Socket.(*foreignConn)
+	return ok && foreign.readable()
+}
+
+// Watch has f called when a connection that is read ahead has ended. What had arrived
+// before may still be unread. f must not block. Close ends the watch.
+func (c *Conn) Watch(f func()) {
+	if foreign, ok := c.Socket.(*foreignConn); ok {
+		foreign.watch(f)
+	}
+}
+
+// closeTime bounds how long Close waits for the system to take TLS's close_notify, and
+// for others' code.
 const closeTime = 50 * time.Millisecond
 
 // Close closes the connection. Under TLS it first tells the peer, and aborts if that

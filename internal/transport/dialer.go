@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -20,8 +21,14 @@ type Dialer struct {
 	// DialContext opens the sockets in place of a [net.Dialer]; it may be nil. It must
 	// end when its context does. It is called with the network "tcp" or "unix" and with
 	// unresolved names, so that a tunnel can resolve them at its far end. The route
-	// that asked for the connection owns it.
+	// that asked for the connection owns it. The connection need neither support
+	// deadlines nor end a Read or Write when it is closed.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// Left counts the calls of DialContext that have not ended although their contexts
+	// have. If there are too many, no further ones are made. Copies of a Dialer share
+	// it. nil: they are neither counted nor bounded.
+	Left *atomic.Int32
 
 	// KeepAlive says how an idle TCP connection is probed. Zero is on with the defaults
 	// of package net (15 s, 15 s, 9 probes), and leaves a connection of DialContext as
@@ -149,7 +156,7 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 
 // dialCustom uses DialContext, and sets the options on the connection.
 func (d *Dialer) dialCustom(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := d.DialContext(ctx, network, address)
+	conn, err := d.callDialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
@@ -161,6 +168,9 @@ func (d *Dialer) dialCustom(ctx context.Context, network, address string) (net.C
 			conn.Close()
 			return nil, err
 		}
+	}
+	if !isSocket(conn) {
+		conn = newForeignConn(conn)
 	}
 	return conn, nil
 }

@@ -70,8 +70,8 @@ func (p *Policy) customConfig(socket net.Conn, name string) *tls.Config {
 	if cfg.ServerName == "" {
 		cfg.ServerName = name
 	}
-	if cfg.ServerName == "" {
-		if addr, err := netip.ParseAddrPort(socket.RemoteAddr().String()); err == nil {
+	if addr := socket.RemoteAddr(); cfg.ServerName == "" && addr != nil { // other people's connections may have none
+		if addr, err := netip.ParseAddrPort(addr.String()); err == nil {
 			cfg.ServerName = addr.Addr().Unmap().String()
 		}
 	}

@@ -211,7 +211,10 @@ func (c *Conn) Write(p []byte) (int, error) {
 	}
 	n, err := c.write(p)
 	c.sent.Add(int64(n))
-	if err != nil {
+	switch {
+	case err != nil && c.leaving.Load():
+		err = c.lose(err) // why the server has gone, nobody asks any more
+	case err != nil:
 		err = c.lastWords(err)
 	}
 	return n, err
