@@ -457,13 +457,13 @@ func converse(t *testing.T, dsn string, active bool, least, most int) (seen []st
 	return seen
 }
 
-// What lib/pq stumbles over during the start-up is told, and is no
+// What lib/pq would stumble over during the start-up is told, and is no
 // driver.ErrBadConn, for which database/sql would connect again.
-func TestPanicOfLibpqDuringStartup(t *testing.T) {
+func TestBrokenStartupIsNoBadConn(t *testing.T) {
 	t.Parallel()
 	fake := pgfake.Start(t, pgfake.Script{pgfake.Startup(), pgfake.Send(pgfake.Frame('v', "")), pgfake.Drain()})
 	err := connectError(t, fake.DSN())
-	if errors.Is(err, driver.ErrBadConn) || !strings.Contains(err.Error(), "lib/pq could not go on") {
+	if errors.Is(err, driver.ErrBadConn) || !strings.Contains(err.Error(), "protocol error: message 'v'") {
 		t.Errorf("got %v", err)
 	}
 }

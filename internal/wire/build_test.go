@@ -48,6 +48,9 @@ var (
 	copyIn    = newFrame('G', "\x00\x00\x01\x00\x00")
 	syntaxErr = report('E', "SERROR", "VERROR", "C42601", "Msyntax error")
 	killed    = report('E', "SFATAL", "VFATAL", "C57P01", "Mterminating connection due to administrator command")
+
+	crash      = report('N', "SWARNING", "VWARNING", "C57P02", "Mterminating connection because of crash of another server process")
+	lostServer = report('E', "SFATAL", "C08P01", "Mserver conn crashed?") // as PgBouncer says it
 )
 
 func tag(s string) frame { return newFrame('C', s, "\x00") }

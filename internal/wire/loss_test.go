@@ -26,6 +26,18 @@ func TestLoss(t *testing.T) {
 		{"EOF", func(*testing.T, *net.TCPConn) {}, io.EOF, ""},
 		{"in a frame", func(t *testing.T, s *net.TCPConn) { send(t, s, idle[:3]) }, io.EOF, ""},
 		{"fatal", func(t *testing.T, s *net.TCPConn) { send(t, s, killed) }, io.EOF, "57P01"},
+		{"two fatals", func(t *testing.T, s *net.TCPConn) { send(t, s, killed, lostServer) }, io.EOF, "57P01"},
+		{"two long fatals", func(t *testing.T, s *net.TCPConn) {
+			send(t, s, report('E', "SFATAL", "VFATAL", "C57P05", "M"+strings.Repeat("x", 50_000)), lostServer)
+		}, io.EOF, "57P05"},
+		{"warning and fatal", func(t *testing.T, s *net.TCPConn) { send(t, s, crash, lostServer) }, io.EOF, "57P02"},
+		{"fatal and warning", func(t *testing.T, s *net.TCPConn) { send(t, s, killed, crash) }, io.EOF, "57P01"},
+		{"two warnings", func(t *testing.T, s *net.TCPConn) {
+			send(t, s, crash, report('N', "SWARNING", "VWARNING", "C57P01", "Mx"))
+		}, io.EOF, "57P02"},
+		{"notice of a function and fatal", func(t *testing.T, s *net.TCPConn) {
+			send(t, s, report('N', "SNOTICE", "VNOTICE", "C57P02", "Mx"), killed)
+		}, io.EOF, "57P01"},
 		{"long fatal", func(t *testing.T, s *net.TCPConn) {
 			send(t, s, report('E', "SFATAL", "VFATAL", "C57P01", "M"+strings.Repeat("x", 50_000)))
 		}, io.EOF, "57P01"},

@@ -41,12 +41,14 @@ type notes struct {
 	stale    []string              // names of parameters that lib/pq has not been told of
 }
 
-// lastWords returns why the server ends the session, or nil if it has not said so.
+// lastWords returns why the server ends the session, or nil if it has not said so. The
+// first reason counts: what a pooler adds is about the connection that the server has
+// closed. A warning came before the fatal error, or is not noted.
 func (n *notes) lastWords() *Response {
-	if fatal := n.fatal.Load(); fatal != nil {
-		return fatal
+	if warning := n.warning.Load(); warning != nil {
+		return warning
 	}
-	return n.warning.Load()
+	return n.fatal.Load()
 }
 
 // maxParams bounds the total size of the names and values of the parameters that the

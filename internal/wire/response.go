@@ -31,14 +31,21 @@ type Response struct {
 	Routine              string
 }
 
-// Fatal reports whether the server ends the session with this message. The localised
-// severity decides only for servers before 9.6, which send no other.
-func (r *Response) Fatal() bool {
-	severity := r.SeverityNonLocalized
-	if severity == "" {
-		severity = r.Severity
+// Fatal reports whether the server ends the session with this message.
+func (r *Response) Fatal() bool { return r.severity() == "FATAL" || r.severity() == "PANIC" }
+
+// endsSession reports whether a notice is all that the server will say about the end of
+// the session: after an immediate shutdown, or the crash of another process.
+func (r *Response) endsSession() bool {
+	return (r.Code == "57P01" || r.Code == "57P02") && r.severity() != "NOTICE"
+}
+
+// severity is the localised one only for servers before 9.6, which send no other.
+func (r *Response) severity() string {
+	if r.SeverityNonLocalized != "" {
+		return r.SeverityNonLocalized
 	}
-	return severity == "FATAL" || severity == "PANIC"
+	return r.Severity
 }
 
 // set sets a field. As the protocol demands, unknown fields are ignored.

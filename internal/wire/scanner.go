@@ -439,8 +439,8 @@ func (s *scanner) notice(body []byte, size int) error {
 		return err
 	}
 	s.early.came('N')
-	if r.Code == "57P01" || r.Code == "57P02" { // immediate shutdown, crash: there will be no FATAL
-		s.notes.warning.Store(r)
+	if r.endsSession() && s.notes.fatal.Load() == nil {
+		s.notes.warning.CompareAndSwap(nil, r)
 	}
 	s.flush() // events keep their order
 	s.events.Notice(r)
@@ -463,8 +463,8 @@ func (s *scanner) failure(body []byte, idle bool) error {
 	if err != nil {
 		return err
 	}
-	if fatal {
-		s.notes.fatal.Store(r)
+	if fatal { // a pooler passes the server's on, and adds its own
+		s.notes.fatal.CompareAndSwap(nil, r)
 	}
 	if !idle {
 		s.notes.failure.Store(r)
