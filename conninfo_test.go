@@ -140,7 +140,7 @@ func TestUnsupportedVariables(t *testing.T) {
 	for variable, value := range map[string]string{
 		"PGREQUIREAUTH": "scram-sha-256", "PGREQUIREPEER": "postgres", "PGSSLCRL": "f", "PGSSLCRLDIR": "f",
 		"PGSSLCERTMODE": "require", "PGGSSENCMODE": "require", "PGREQUIRESSL": "1", "PGSSLCOMPRESSION": "1",
-		"PGGSSDELEGATION": "1", "PGGSSLIB": "sspi",
+		"PGGSSDELEGATION": "1", "PGGSSLIB": "sspi", "PGREALM": "R", "PGCHANNELBINDING": "require",
 	} {
 		t.Run(variable, func(t *testing.T) {
 			t.Setenv(variable, value)

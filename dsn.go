@@ -29,7 +29,7 @@ import (
 //
 // Any other parameter becomes a setting for the server. Those of libpq that are not
 // supported are refused with [ErrNotSupported], unless they are blank or ask for what
-// happens anyway, and so are their variables.
+// happens anyway. Their variables are refused whatever their value.
 //
 // Errors never contain a value of the DSN that could be a password.
 func ParseConfig(dsn string) (*Config, error) {
@@ -194,11 +194,17 @@ func dsnError(err error) error {
 		return errTLSConfig
 	case strings.HasPrefix(text, `missing "=" after`):
 		return errPairs
+	case strings.HasPrefix(text, libpqVariable):
+		name, _, _ := strings.Cut(strings.TrimPrefix(text, libpqVariable), " ")
+		return fmt.Errorf("pgnotify: %s is %w: lib/pq refuses the variable, whatever its value", name, errUnsupported)
 	case strings.HasPrefix(text, "pq: "):
 		return fmt.Errorf("pgnotify: %w", err)
 	}
 	return fmt.Errorf("pgnotify: DSN: %w", err)
 }
+
+// libpqVariable begins lib/pq's error about a variable of the environment that it refuses.
+const libpqVariable = "pq: environment variable "
 
 // errPairs is the error for pairs that cannot be read.
 var errPairs = errors.New(`pgnotify: the DSN has a word without "="; it is key=value pairs or a postgres:// URL, and values with spaces need single quotes, and inside them ' and \ need a backslash before them`)
