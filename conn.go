@@ -47,6 +47,7 @@ func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue)
 		return nil, err
 	}
 	defer c.s.end(&err)
+	c.s.wire.OneTransaction()
 	if e, keeps := c.s.keeps(query, args); keeps {
 		return c.s.execKept(query, e, args)
 	}
@@ -75,6 +76,7 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 		return nil, err
 	}
 	defer c.s.end(&err)
+	c.s.wire.OneTransaction()
 	if e, keeps := c.s.keeps(query, args); keeps {
 		return c.s.queryKept(query, e, args)
 	}

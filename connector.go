@@ -67,9 +67,10 @@ type Config struct {
 
 	// StatementCacheSize is how many prepared statements a session keeps for queries
 	// with arguments, which then need one round trip instead of two. The least recently
-	// used one makes room. 0: 256; negative: none, as behind a pooler that shares the
-	// server's sessions between transactions and does not support prepared statements.
-	// With binary_parameters none are kept.
+	// used one makes room. 0: 256; negative: none, as behind a pooler in transaction mode
+	// that does not support prepared statements: there the server would refuse kept ones
+	// in transactions (26000), but never run another client's. With binary_parameters
+	// none are kept.
 	StatementCacheSize int
 
 	// BeforeConnect is called before each host is tried, in each pass over the list. It

@@ -196,10 +196,13 @@
 // passes it on to the server, to have each execution planned for its arguments,
 // or statement_cache_size=0 to keep nothing.
 //
-// A pooler that shares the server's sessions between transactions must support
-// prepared statements, as PgBouncer has since 1.21. For other poolers, set
-// Config.StatementCacheSize to -1, or put statement_cache_size=0 or
-// binary_parameters=yes in the DSN.
+// A call outside a transaction is one transaction on the server, so a pooler in
+// transaction mode never runs another client's statement in its place, whatever
+// the settings. If the pooler does not support prepared statements, as PgBouncer
+// does since 1.21, set Config.StatementCacheSize to -1 or put
+// statement_cache_size=0 in the DSN, and do not use Prepare: the server would
+// refuse statements (26000). The page docs/poolers.md says what to set behind
+// which pooler.
 //
 // # Disconnection
 //

@@ -121,6 +121,8 @@ func conversations() []conversation {
 		_, err = st.ExecContext(ctx)
 		return err
 	}
+	argument := func(ctx context.Context, db *sql.DB) error { _, err := db.ExecContext(ctx, "select $1", 1); return err }
+	described := pgfake.Send(pgfake.Frame('1', ""), pgfake.Frame('t', "\x00\x01\x00\x00\x00\x17"), pgfake.Columns("a"))
 	return []conversation{
 		{"exec", pgfake.Script{pgfake.Greet(), pgfake.Await('Q')},
 			func(ctx context.Context, db *sql.DB) error { _, err := db.ExecContext(ctx, "select 1"); return err }, false},
@@ -140,6 +142,10 @@ func conversations() []conversation {
 			pgfake.Columns("a"), pgfake.Ready('I')), pgfake.Await('S')}, prepared, true},
 		{"execute", pgfake.Script{pgfake.Greet(), pgfake.Await('S'), pgfake.Send(pgfake.Frame('1', ""), pgfake.Frame('t', "\x00\x00"),
 			pgfake.Columns("a"), pgfake.Ready('I')), pgfake.Await('S'), pgfake.Send(pgfake.Frame('2', ""))}, prepared, false},
+		{"argument's parse", pgfake.Script{pgfake.Greet(), pgfake.Await('H')}, argument, true},
+		{"argument's describe", pgfake.Script{pgfake.Greet(), pgfake.Await('H'), pgfake.Send(pgfake.Frame('1', ""))}, argument, true},
+		{"argument's bind", pgfake.Script{pgfake.Greet(), pgfake.Await('H'), described, pgfake.Await('S')}, argument, true},
+		{"argument's execute", pgfake.Script{pgfake.Greet(), pgfake.Await('H'), described, pgfake.Await('S'), pgfake.Send(pgfake.Frame('2', ""))}, argument, false},
 		{"COPY's start", pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), tx, pgfake.Await('Q')},
 			func(ctx context.Context, db *sql.DB) error {
 				return inCopy(ctx, db, func(*sql.Stmt) error { return nil })

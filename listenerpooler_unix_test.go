@@ -4,6 +4,7 @@ package pgnotify_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,16 +22,10 @@ import (
 
 // startPgBouncer starts a PgBouncer in front of the test's server, with as many
 // sessions there as size says, and returns a DSN to reach it by. If the test is over TLS,
-// both sides of it are.
-func startPgBouncer(t *testing.T, mode string, size int) string {
+// both sides of it are. Each line of more is a setting.
+func startPgBouncer(t *testing.T, mode string, size int, more ...string) string {
 	t.Helper()
-	program, err := exec.LookPath("pgbouncer")
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("no PgBouncer: %v", err)
-		}
-		t.Skipf("no PgBouncer: %v", err)
-	}
+	program := pgBouncer(t)
 	config, err := pgnotify.ParseConfig(dsn(t))
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +50,8 @@ auth_type = any
 pool_mode = %s
 default_pool_size = %d
 ignore_startup_parameters = extra_float_digits
-`, target, port, mode, size)
+%s
+`, target, port, mode, size, strings.Join(more, "\n"))
 	sslmode := " sslmode=disable"
 	if overTLS(t) {
 		sslmode = " sslmode=require"
@@ -86,6 +82,19 @@ ignore_startup_parameters = extra_float_digits
 	})
 	awaitPort(t, port)
 	return fmt.Sprintf("host=127.0.0.1 port=%d user=%s dbname=%s", port, config.User, config.Database) + sslmode
+}
+
+// pgBouncer returns the program that $PGNOTIFY_TEST_PGBOUNCER names, or the installed one.
+func pgBouncer(t *testing.T) (program string) {
+	t.Helper()
+	program, err := exec.LookPath(cmp.Or(os.Getenv("PGNOTIFY_TEST_PGBOUNCER"), "pgbouncer"))
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("no PgBouncer: %v", err)
+		}
+		t.Skipf("no PgBouncer: %v", err)
+	}
+	return program
 }
 
 // poolerTLS returns settings for TLS on both sides, with a certificate in a folder.

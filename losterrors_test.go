@@ -217,8 +217,8 @@ func TestErrorAndThenTheEnd(t *testing.T) {
 	for name, script := range map[string]pgfake.Script{
 		"end":   {pgfake.Greet(), pgfake.Await('Q'), pgfake.Send(failure, pgfake.Ready('I'))},
 		"reset": {pgfake.Greet(), pgfake.Await('Q'), pgfake.Send(failure, pgfake.Ready('I')), pgfake.Reset()},
-		"with an argument": {pgfake.Greet(), pgfake.Await('S'), pgfake.Send(pgfake.Frame('1', ""), pgfake.Frame('t', "\x00\x01\x00\x00\x00\x17"),
-			pgfake.Columns("one"), pgfake.Ready('I')), pgfake.Await('S'), pgfake.Send(failure, pgfake.Ready('I'))},
+		"with an argument": {pgfake.Greet(), pgfake.Await('H'), pgfake.Send(pgfake.Frame('1', ""), pgfake.Frame('t', "\x00\x01\x00\x00\x00\x17"),
+			pgfake.Columns("one")), pgfake.Await('S'), pgfake.Send(failure, pgfake.Ready('I'))},
 		"end of TLS": slices.Concat(tls, pgfake.Script{pgfake.Greet(), pgfake.Await('Q'), pgfake.Send(failure, pgfake.Ready('I'))}),
 	} {
 		for _, active := range []bool{false, true} {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"runtime"
 	"sync/atomic"
+	"time"
 	"weak"
 
 	"github.com/lib/pq"
@@ -175,6 +176,9 @@ func (s *session) run(f func() error) (err error) {
 
 // finish is end for a caller that keeps the turn.
 func (s *session) finish(err *error) {
+	if s.wire.Halfway() {
+		s.sync()
+	}
 	canceled := s.detach()
 	if !s.op.goesOn {
 		s.closeGate()
@@ -190,6 +194,14 @@ func (s *session) finish(err *error) {
 	s.op.failed = *err != nil
 	*err = s.translate(*err, canceled)
 	s.op.ctx = nil
+}
+
+// sync ends a request that was not executed after its statement was prepared: lib/pq could
+// not encode an argument, say, or the context had ended.
+func (s *session) sync() {
+	timeout := time.AfterFunc(s.config.cancelTimeout(), func() { s.wire.Abort(errCancelTimeout) })
+	defer timeout.Stop()
+	s.wire.Sync()
 }
 
 // agree ends the session if lib/pq, which has returned err, has given it up or left part

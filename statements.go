@@ -154,7 +154,7 @@ func (s *session) execKept(query string, e effects, args []driver.NamedValue) (d
 		}
 		res, err := st.inner.ExecContext(background, args)
 		if err == nil || !s.forgetStale(st, err) || again {
-			return res, err
+			return res, s.locate(err, query)
 		}
 	}
 }
@@ -171,7 +171,7 @@ func (s *session) queryKept(query string, e effects, args []driver.NamedValue) (
 			return newRows(s, inner, st.readOnly)
 		}
 		if !s.forgetStale(st, err) || again {
-			return nil, err
+			return nil, s.locate(err, query)
 		}
 	}
 }

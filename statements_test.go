@@ -248,11 +248,11 @@ func TestErrorOfAKeptStatement(t *testing.T) {
 func TestServerThatLosesStatements(t *testing.T) {
 	t.Parallel()
 	round := []pgfake.Step{
-		pgfake.Await('S'), pgfake.Send(pgfake.Frame('1', ""), pgfake.Frame('t', "\x00\x01\x00\x00\x00\x17"), pgfake.Columns("n"), pgfake.Ready('I')),
+		pgfake.Await('H'), pgfake.Send(pgfake.Frame('1', ""), pgfake.Frame('t', "\x00\x01\x00\x00\x00\x17"), pgfake.Columns("n")),
 		pgfake.Await('S'), pgfake.Send(pgfake.Error("ERROR", "26000", "prepared statement does not exist"), pgfake.Ready('I')),
 	}
 	again := append([]pgfake.Step{}, round...)
-	again[1] = pgfake.Send(pgfake.Frame('3', ""), pgfake.Frame('1', ""), pgfake.Frame('t', "\x00\x01\x00\x00\x00\x17"), pgfake.Columns("n"), pgfake.Ready('I'))
+	again[1] = pgfake.Send(pgfake.Frame('3', ""), pgfake.Frame('1', ""), pgfake.Frame('t', "\x00\x01\x00\x00\x00\x17"), pgfake.Columns("n"))
 	script := append(pgfake.Script{pgfake.Greet()}, append(round, again...)...)
 	server := pgfake.Start(t, append(script, pgfake.Drain()))
 	s := take(t, open(t, server.DSN()))
@@ -378,12 +378,13 @@ func TestArgumentThatTheServerCannotRead(t *testing.T) {
 // recovery, does not cost a later CloseComplete.
 func TestErrorBeforeCloseComplete(t *testing.T) {
 	t.Parallel()
-	parsed := pgfake.Send(pgfake.Frame('1', ""), pgfake.Frame('t', "\x00\x01\x00\x00\x00\x17"), pgfake.Columns("n"), pgfake.Ready('I'))
+	parsed := [][]byte{pgfake.Frame('1', ""), pgfake.Frame('t', "\x00\x01\x00\x00\x00\x17"), pgfake.Columns("n")}
 	server := pgfake.Start(t, pgfake.Script{pgfake.Greet(),
-		pgfake.Await('S'), parsed,
+		pgfake.Await('H'), pgfake.Send(parsed...),
 		pgfake.Await('S'), pgfake.Send(pgfake.Frame('2', ""), pgfake.Complete("UPDATE 1"), pgfake.Ready('I')),
-		pgfake.Await('S'), pgfake.Send(pgfake.Error("ERROR", "40001", "conflict with recovery"), pgfake.Ready('I')), // Close, Parse
-		pgfake.Await('S'), parsed,
+		pgfake.Await('H'), pgfake.Send(pgfake.Error("ERROR", "40001", "conflict with recovery")), // Close, Parse
+		pgfake.Await('S'), pgfake.Send(pgfake.Ready('I')),
+		pgfake.Await('S'), pgfake.Send(append(parsed, pgfake.Ready('I'))...),
 		pgfake.Await('S'), pgfake.Send(pgfake.Frame('3', ""), pgfake.Ready('I')),
 		pgfake.Serve()})
 	s := take(t, open(t, server.DSN(), func(c *pgnotify.Config) { c.StatementCacheSize = 1 }))

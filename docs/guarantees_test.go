@@ -15,7 +15,7 @@ import (
 const (
 	root       = ".."
 	guarantees = "guarantees.md"
-	promises   = 10
+	promises   = 11
 )
 
 // pages are those of this folder, and the README, with the text of each.

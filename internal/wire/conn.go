@@ -35,10 +35,12 @@ type Conn struct {
 	readMu    sync.Mutex             // serialises passive readers; guards scan until active
 	scan      scanner
 
-	names    *namer     // nil until a statement is prepared; for the caller of Write
-	onWrite  func()     // see OnWrite; for the caller of Write
-	writeMu  sync.Mutex // held while something is written; guards writeErr
-	writeErr error      // of the last write that failed
+	names     *namer     // nil until a statement is prepared; for the caller of Write
+	oneTx     bool       // see OneTransaction; for the caller of Write
+	onWrite   func()     // see OnWrite; for the caller of Write
+	failWrite error      // see FailWrite; for the caller of Write
+	writeMu   sync.Mutex // held while something is written; guards writeErr
+	writeErr  error      // of the last write that failed
 
 	leaving atomic.Bool // we are about to close the session
 
@@ -88,6 +90,9 @@ func (c *Conn) lockScan() *reader {
 
 // Read gives lib/pq its bytes.
 func (c *Conn) Read(p []byte) (int, error) {
+	if c.notes.flush.Load() == refused {
+		c.sync()
+	}
 	n, err := c.read(p)
 	c.delivered += int64(n)
 	return n, err
@@ -185,12 +190,20 @@ func (c *Conn) settle() {
 // errTooMuch ends a session over which more is asked at once than lib/pq ever asks.
 var errTooMuch error = &FrameError{Reason: "lib/pq asks too much at once"}
 
+// FailWrite makes the next Write send nothing and return err, as though it had sent all.
+// It is for the goroutine that writes.
+func (c *Conn) FailWrite(err error) { c.failWrite = err }
+
 // OnWrite makes the next Write call f once, before it sends anything. It is for the
 // goroutine that writes; f may be nil.
 func (c *Conn) OnWrite(f func()) { c.onWrite = f }
 
 // Write sends lib/pq's messages. It sends nothing if the session is known to be lost.
 func (c *Conn) Write(p []byte) (int, error) {
+	if err := c.failWrite; err != nil {
+		c.failWrite = nil
+		return len(p), err
+	}
 	if loss := c.Loss(); loss != nil {
 		return 0, loss.Err
 	}
@@ -199,14 +212,15 @@ func (c *Conn) Write(p []byte) (int, error) {
 		f()
 	}
 	if c.notes.status.Load() != 0 { // during start-up messages have other shapes
-		steps, n := asked(p)
-		if !c.notes.steps.add(steps) {
+		flush, ok := c.expect(p)
+		if !ok {
 			return 0, c.lose(errTooMuch)
 		}
-		c.notes.awaited.Add(n)
-		c.unread.Add(n)
-		if mayName(p) || c.names != nil && c.names.held != nil {
-			return c.writeNamed(p)
+		switch {
+		case mayName(p) || c.names != nil && c.names.held != nil:
+			return c.writeNamed(p, flush)
+		case flush:
+			return c.writeFlush(p)
 		}
 	}
 	n, err := c.write(p)
@@ -394,6 +408,7 @@ func (c *Conn) CheckFatal() {
 // BeginOperation sets the count of sent bytes to zero.
 func (c *Conn) BeginOperation() {
 	c.sent.Store(0)
+	c.oneTx = false
 	if c.notes.bound.Load() {
 		c.notes.bound.Store(false)
 	}

@@ -23,6 +23,7 @@ type notes struct {
 	bound     atomic.Bool   // the request's statement was found and its arguments were accepted
 	outdated  atomic.Bool   // prepared statements are gone, or may have another meaning now
 	closing   atomic.Int32  // CloseComplete messages to come that are not for lib/pq
+	flush     atomic.Uint32 // a flushState
 	columns   atomic.Int32  // 1 more than those of the rows of the Execute under way; 0 if unknown
 	refused   atomic.Bool   // a COPY of the operation was refused
 	wantsCopy atomic.Bool   // lib/pq knows what to do with a CopyInResponse
@@ -154,6 +155,17 @@ func (n *notes) parameter(name string) (string, bool) {
 		return "", false
 	}
 	return params[at+len(name)+1 : end-1], true
+}
+
+// setStale notes that lib/pq has not been told of the parameter in the body of a
+// ParameterStatus.
+func (n *notes) setStale(body []byte) {
+	name, _, _ := bytes.Cut(body, []byte{0})
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !slices.Contains(n.stale, string(name)) {
+		n.stale = append(n.stale, string(name))
+	}
 }
 
 // takeStale returns a ParameterStatus message for each parameter that lib/pq has not

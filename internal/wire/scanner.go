@@ -32,16 +32,17 @@ type scanner struct {
 	inject  []byte   // frames of our own making, for lib/pq, before buf[r:]
 	err     error    // the stream is broken at c
 
-	ready  bool // the cleared bytes end with a ReadyForQuery
-	burst  bool // the last read was too large for ear.small
-	isRow  bool // rest is of a row
-	phase  phase
-	early  early
-	answer answer
-	row    rowCheck
-	copies copies
-	listen listenTracker
-	ear    *ear // nil in a passive session that has heard nothing
+	ready       bool // the cleared bytes end with a ReadyForQuery
+	description bool // what is being forwarded is the description of a statement; see describes
+	burst       bool // the last read was too large for ear.small
+	isRow       bool // rest is of a row
+	phase       phase
+	early       early
+	answer      answer
+	row         rowCheck
+	copies      copies
+	listen      listenTracker
+	ear         *ear // nil in a passive session that has heard nothing
 }
 
 // An ear is what a scanner needs to hear notifications.
@@ -104,10 +105,10 @@ func (s *scanner) next() ([]byte, error) {
 func (s *scanner) take(n int) (ready bool) {
 	if s.c == s.r {
 		s.inject = s.inject[n:]
-		return false
+	} else {
+		s.r += n
 	}
-	s.r += n
-	ready = s.ready && s.r == s.c
+	ready = s.ready && s.r == s.c && len(s.inject) == 0
 	if ready {
 		s.ready = false
 	}
@@ -134,13 +135,17 @@ func (s *scanner) flush() {
 // scan examines frames until the input is used up, a ReadyForQuery is cleared, or a
 // frame must wait until the cleared bytes are released.
 func (s *scanner) scan() error {
-	idle := s.notes.awaited.Load() == 0
+	if s.description && s.rest == 0 {
+		s.pretendReady()
+		return nil
+	}
+	idle := s.idle()
 	if !idle && s.phase == running {
 		if s.inject = s.notes.takeStale(); s.inject != nil {
 			return nil
 		}
 	}
-	for s.c < s.w {
+	for s.c < s.w && (!s.description || s.rest > 0) {
 		if s.plain {
 			return s.plainText()
 		}
@@ -212,6 +217,7 @@ func (s *scanner) forward(b []byte, size int, idle bool) (again bool, err error)
 	if err := s.countColumns(b, size); err != nil {
 		return false, err
 	}
+	s.describes(b[0])
 	if size > maxAhead {
 		s.holdBack(b, size)
 		return true, nil
@@ -470,6 +476,7 @@ func (s *scanner) failure(body []byte, idle bool) error {
 		s.notes.failure.Store(r)
 		s.listen.failed = true
 		s.answer.place('E')
+		s.refuses(fatal)
 	}
 	return nil
 }
@@ -595,7 +602,7 @@ func (s *scanner) shorten() (done bool, err error) {
 	if typ == 'N' {
 		return false, s.notice(body, 0)
 	}
-	idle := s.notes.awaited.Load() == 0
+	idle := s.idle()
 	if err := s.failure(body, idle); err != nil {
 		return true, err
 	}

@@ -121,8 +121,9 @@ var scratch = sync.Pool{New: func() any { return new([]byte) }}
 
 // writeNamed sends messages with a name to rewrite, or that follow such messages. It
 // holds a Close without a Sync back until the Sync, which lib/pq writes next: the
-// server is asked nothing before that, but a pooler may answer the Close at once.
-func (c *Conn) writeNamed(p []byte) (int, error) {
+// server is asked nothing before that, but a pooler may answer the Close at once. If flush
+// is set, a Flush takes the place of the Sync at the end of p.
+func (c *Conn) writeNamed(p []byte, flush bool) (int, error) {
 	if c.names == nil {
 		c.names = newNamer()
 	}
@@ -134,6 +135,9 @@ func (c *Conn) writeNamed(p []byte) (int, error) {
 	if p[0] == 'C' && answers(p) == 0 {
 		c.names.held = slices.Clone(first)
 		return len(p), nil
+	}
+	if flush {
+		copy(first[len(first)-len(flushMessage):], flushMessage)
 	}
 	if cap(first) <= 2*maxCopied {
 		*buf = first
