@@ -161,12 +161,7 @@ func BenchmarkQueryBesideLibpq(b *testing.B) {
 }
 
 func openLibpq(b testing.TB) *sql.DB {
-	db, err := sql.Open("postgres", dsn(b)+" application_name="+appName)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { db.Close() })
-	return db
+	return libpqPool(b, dsn(b)+" application_name="+appName)
 }
 
 func median(d []time.Duration) time.Duration {

@@ -186,6 +186,9 @@ func TestParseConfigHostListsOfTheEnvironment(t *testing.T) {
 		"host=a,b port=''":                      "a:5432 b:5432",
 		"host='' port=''":                       "localhost:5432",
 		"postgres://a:1,b:2/d":                  "a:1 b:2",
+		"postgres://a,b,c/d":                    "a:5432 b:5432 c:5432", // of several hosts in a URL each has its port
+		"postgres://a,b,c/d?port=1":             "a:1 b:1 c:1",
+		"postgres://a,b/d?host=c":               "",
 		"host=a hostaddr=127.0.0.1 port=1":      "a:1=127.0.0.1",
 		"host='' hostaddr=::1,::2 port=3,4":     ":3=::1 :4=::2",
 		"host=a,b hostaddr=::1,::2 user=u":      "a:7=::1 b:8=::2",

@@ -188,9 +188,7 @@ func (s settings) addHosts(list string) error {
 		hosts, ports = append(hosts, bare), append(ports, port)
 	}
 	s.add("host", strings.Join(hosts, ","))
-	if port := strings.Join(ports, ","); strings.Trim(port, ",") != "" {
-		s.add("port", port)
-	}
+	s.add("port", strings.Join(ports, ",")) // of several hosts each has its port: PGPORT is not for them
 	return nil
 }
 

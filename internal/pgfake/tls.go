@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
+	"net"
 )
 
 // AgreeTLS reads the SSLRequest and agrees to it, but takes no part in the handshake.
@@ -28,7 +29,14 @@ func StartTLS(config *tls.Config) Step {
 		if err := AgreeTLS()(c); err != nil {
 			return err
 		}
-		secure := tls.Server(c.Conn, config)
+		return DirectTLS(config)(c)
+	}
+}
+
+// DirectTLS uses TLS from the first byte on, as sslnegotiation=direct asks for it.
+func DirectTLS(config *tls.Config) Step {
+	return func(c *Session) error {
+		secure := tls.Server(buffered{c.Conn, c.r}, config)
 		if err := secure.Handshake(); err != nil {
 			return err
 		}
@@ -36,3 +44,11 @@ func StartTLS(config *tls.Config) Step {
 		return nil
 	}
 }
+
+// A buffered connection has had its first bytes read into r.
+type buffered struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (b buffered) Read(p []byte) (int, error) { return b.r.Read(p) }
