@@ -18,8 +18,10 @@ func TestSessionLostDuringTheProbe(t *testing.T) {
 	db := open(t, dsn(t))
 	app := uniqueName("probed")
 	var probes atomic.Int64
+	terminated := make(chan struct{}) // the probe's session does not wait for it
 	lose := onWrite(func(p []byte) {
 		if bytes.Contains(p, []byte("NOTIFY")) && probes.Add(1) == 1 {
+			defer close(terminated)
 			terminateAndWait(t, db, queryValue[uint32](t, db,
 				"select pid from pg_stat_activity where application_name = $1 and query like 'LISTEN%'", app))
 		}
@@ -27,6 +29,7 @@ func TestSessionLostDuringTheProbe(t *testing.T) {
 	_, events := listenBy(t, connector(t, dsn(t), lose, func(c *pgnotify.Config) { c.ApplicationName = app }), impatient,
 		func(c *pgnotify.ListenerConfig) { c.DeliveryProbe = true })
 	events.await(t, pgnotify.ListenerConnected, 1)
+	recv(t, terminated)
 	all := events.all()
 	if len(all) != 2 || all[0].Kind != pgnotify.ListenerReconnecting || !pgnotify.IsDisconnect(all[0].Err) {
 		t.Errorf("%v", all)
