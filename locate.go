@@ -13,9 +13,9 @@ import (
 func (s *session) locate(err error, query string) error {
 	var server *pq.Error
 	if errors.As(err, &server) && !server.Fatal() {
-		s.wire.FailWrite(server)
+		s.wire.OnWrite(func() error { return server })
 		_, _ = s.pq.PrepareContext(background, query)
-		s.wire.FailWrite(nil) // if lib/pq did not get that far
+		s.wire.OnWrite(nil) // if lib/pq did not get that far
 	}
 	return err
 }

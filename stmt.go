@@ -31,7 +31,10 @@ func newStmt(s *session, inner driver.Stmt, query string, e effects) driver.Stmt
 	s.detach() // each step has its own context
 	s.op.goesOn = true
 	st := &copyStmt{s: s, inner: inner.(libpqCopy)}
-	st.guard = func() { s.attach(st.ctx) }
+	st.guard = func() error {
+		s.attach(st.ctx)
+		return nil
+	}
 	s.op.copy = st
 	return st
 }
@@ -139,7 +142,7 @@ type copyStmt struct {
 	ended bool
 
 	ctx    context.Context // of the step under way
-	guard  func()          // has the step cancelled when ctx ends
+	guard  func() error    // has the step cancelled when ctx ends
 	values []driver.Value  // of the row under way; reused for the next one
 }
 
@@ -197,7 +200,7 @@ func (st *copyStmt) run(ctx context.Context, last bool, step func() (driver.Resu
 	st.ended = last
 	st.s.op.goesOn = !last
 	if st.ctx = ctx; last {
-		st.guard() // it waits for the answer
+		_ = st.guard() // it waits for the answer
 	} else {
 		st.s.wire.OnWrite(st.guard)
 	}

@@ -35,12 +35,11 @@ type Conn struct {
 	readMu    sync.Mutex             // serialises passive readers; guards scan until active
 	scan      scanner
 
-	names     *namer     // nil until a statement is prepared; for the caller of Write
-	oneTx     bool       // see OneTransaction; for the caller of Write
-	onWrite   func()     // see OnWrite; for the caller of Write
-	failWrite error      // see FailWrite; for the caller of Write
-	writeMu   sync.Mutex // held while something is written; guards writeErr
-	writeErr  error      // of the last write that failed
+	names    *namer       // nil until a statement is prepared; for the caller of Write
+	oneTx    bool         // see OneTransaction; for the caller of Write
+	onWrite  func() error // see OnWrite; for the caller of Write
+	writeMu  sync.Mutex   // held while something is written; guards writeErr
+	writeErr error        // of the last write that failed
 
 	leaving atomic.Bool // we are about to close the session
 
@@ -190,26 +189,21 @@ func (c *Conn) settle() {
 // errTooMuch ends a session over which more is asked at once than lib/pq ever asks.
 var errTooMuch error = &FrameError{Reason: "lib/pq asks too much at once"}
 
-// FailWrite makes the next Write send nothing and return err, as though it had sent all.
-// It is for the goroutine that writes.
-func (c *Conn) FailWrite(err error) { c.failWrite = err }
-
-// OnWrite makes the next Write call f once, before it sends anything. It is for the
-// goroutine that writes; f may be nil.
-func (c *Conn) OnWrite(f func()) { c.onWrite = f }
+// OnWrite makes the next Write call f once, before it sends anything. If f returns an
+// error, Write returns it as though it had sent all, and sends nothing. OnWrite is for
+// the goroutine that writes; f may be nil.
+func (c *Conn) OnWrite(f func() error) { c.onWrite = f }
 
 // Write sends lib/pq's messages. It sends nothing if the session is known to be lost.
 func (c *Conn) Write(p []byte) (int, error) {
-	if err := c.failWrite; err != nil {
-		c.failWrite = nil
-		return len(p), err
+	if f := c.onWrite; f != nil {
+		c.onWrite = nil
+		if err := f(); err != nil {
+			return len(p), err
+		}
 	}
 	if loss := c.Loss(); loss != nil {
 		return 0, loss.Err
-	}
-	if f := c.onWrite; f != nil {
-		c.onWrite = nil
-		f()
 	}
 	if c.notes.status.Load() != 0 { // during start-up messages have other shapes
 		flush, ok := c.expect(p)
