@@ -119,7 +119,9 @@ type DisconnectConn interface {
 
 	// WatchContext returns a copy of ctx that is cancelled when the session is lost,
 	// with the *[DisconnectError] as [context.Cause], or returned to the pool, with
-	// ErrReleased. Call cancel when done with it. It starts no goroutine.
+	// ErrReleased. Call cancel when done with it. It starts no goroutine, except on
+	// systems without a poller, such as Windows, one that reads the session until its
+	// end.
 	WatchContext(ctx context.Context) (_ context.Context, cancel context.CancelFunc)
 
 	// SyscallConn gives access to the session's socket, for a poller of the program's

@@ -249,6 +249,9 @@
 //
 // The package is pure Go and runs on every system with TCP or Unix sockets.
 // Config's TCPUserTimeout has an effect on Linux only.
+// On Windows and Plan 9 the loss of an idle session is seen at its next use, unless
+// the session listens or is watched ([DisconnectConn]), and the permissions of key
+// files are not checked.
 //
 // # Debugging
 //

@@ -159,8 +159,6 @@ func awaitPort(t *testing.T, port int) {
 	}
 }
 
-func probing(c *pgnotify.ListenerConfig) { c.DeliveryProbe = true }
-
 // probingWays are a Listener that probes each session, and one that finds out when to.
 var probingWays = map[string]func(*pgnotify.ListenerConfig){
 	"DeliveryProbe": probing,

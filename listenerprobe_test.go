@@ -345,3 +345,5 @@ func TestFirstProbeThatHangs(t *testing.T) {
 		}
 	}
 }
+
+func probing(c *pgnotify.ListenerConfig) { c.DeliveryProbe = true }
