@@ -2,6 +2,7 @@ package pgnotify
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"testing"
 	"time"
@@ -36,5 +37,17 @@ func TestCanceledErrorTellsALossOnce(t *testing.T) {
 		if !errors.Is(err, context.Canceled) || !errors.Is(err, c.cause) || !errors.As(err, &same) || !IsDisconnect(err) {
 			t.Errorf("%v: the errors are not found", err)
 		}
+	}
+}
+
+// What lib/pq said is reachable, unless database/sql would take it for leave to run the
+// statement again.
+func TestLibpqErrorUnwraps(t *testing.T) {
+	cause := errors.New("pq: unexpected message")
+	if !errors.Is(&libpqError{cause}, cause) {
+		t.Error("lib/pq's error is not reachable")
+	}
+	if errors.Is(&libpqError{driver.ErrBadConn}, driver.ErrBadConn) {
+		t.Error("database/sql would run the statement again")
 	}
 }
