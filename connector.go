@@ -197,6 +197,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err := s.onConnect(ctx); err != nil {
 		return nil, &opError{"OnConnect", err}
 	}
+	s.used.Store(false)
 	s.tellLoss(true)
 	return &s.self, nil
 }

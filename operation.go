@@ -107,6 +107,7 @@ func (s *session) take(ctx context.Context) error {
 
 // start is begin for a caller that has the turn; finish is its counterpart.
 func (s *session) start(ctx context.Context) error {
+	s.use()
 	s.wire.BeginOperation()
 	if s.wire.Loss() != nil {
 		return s.lossError(nil)

@@ -52,15 +52,16 @@ type session struct {
 
 	leaseMu sync.Mutex    // guards the fields below
 	leases  uint64        // borrowers so far
-	cutOff  uint64        // the borrower that had the session when it was closed
 	over    chan struct{} // closed when the lease ends; nil until somebody waits
 	ends    *ends         // those who wait for the loss of the session; nil until somebody does
 	closed  bool          // there will be no further borrower
+	cut     bool          // the last borrower had the session when it was closed
 	given   bool          // the session was given to the pool
 	told    bool          // OnDisconnect was called
 	trace   trace         // of the present borrower, until the first return
 
-	seen uint32 // of meanings; of whoever has the turn, and here to fill a gap
+	used atomic.Bool // the present borrower has done something with the session
+	seen uint32      // of meanings; of whoever has the turn, and here to fill a gap
 }
 
 // newSession returns a session on which nothing has been said yet. Its turn is taken
@@ -92,6 +93,7 @@ func (s *session) beginLease() {
 		s.leases++
 		s.lease.Store(s.leases)
 		s.trace = noTrace
+		s.used.Store(false)
 		if h := s.hearing.Load(); h != nil {
 			h.reset(s.leases)
 		}
@@ -115,7 +117,7 @@ func (s *session) endLeaseOnly(closed bool) (waiting *ends) {
 		waiting, s.ends = s.ends, nil
 	}
 	if closed && !s.closed {
-		s.closed, s.cutOff = true, s.lease.Load()
+		s.closed, s.cut = true, s.lease.Load() != 0
 	}
 	s.lease.Store(0)
 	if s.over != nil {
@@ -147,7 +149,7 @@ func (s *session) checkLease(lease uint64) error {
 
 // leaseErrorLocked returns why a handle fails whose lease has ended.
 func (s *session) leaseErrorLocked(lease uint64) error {
-	if !s.closed || s.cutOff == 0 || lease != 0 && lease != s.cutOff {
+	if !s.closed || !s.cut || lease != 0 && lease != s.leases {
 		return ErrReleased
 	}
 	if s.cutOffByLossLocked() {
@@ -159,7 +161,7 @@ func (s *session) leaseErrorLocked(lease uint64) error {
 // cutOffByLossLocked reports whether the session was closed under its borrower because
 // it was lost, as database/sql does after a statement has failed over that.
 func (s *session) cutOffByLossLocked() bool {
-	if !s.closed || s.cutOff == 0 {
+	if !s.closed || !s.cut {
 		return false
 	}
 	lost := s.disconnectError()
@@ -168,7 +170,19 @@ func (s *session) cutOffByLossLocked() bool {
 
 func (s *session) hasLease(lease uint64) bool {
 	now := s.lease.Load()
-	return now != 0 && (lease == 0 || lease == now)
+	has := now != 0 && (lease == 0 || lease == now)
+	if has {
+		s.use()
+	}
+	return has
+}
+
+// use notes that there is a borrower. The pool returns a new session unused if the call
+// that it was opened for has ended meanwhile, and does not reset it for the next one.
+func (s *session) use() {
+	if !s.used.Load() {
+		s.used.Store(true)
+	}
 }
 
 // leaseOver returns a channel that is closed when the given lease has ended.
@@ -189,7 +203,10 @@ func (s *session) leaseOver(lease uint64) <-chan struct{} {
 // returned is called when database/sql puts the session back into the pool. It reports
 // whether the next borrower may have it: nothing of the last borrower may be left.
 func (s *session) returned() bool {
-	s.endLease(false)
+	unused := !s.used.Load()
+	if s.endLease(false); unused {
+		s.beginLease()
+	}
 	if !s.turn.TryTake() {
 		return false
 	}

@@ -178,6 +178,46 @@ func single(t *testing.T, f func(t *testing.T, db *sql.DB)) {
 	})
 }
 
+// The pool opens a session for a call whose context ends meanwhile, and returns it. It
+// does not reset it for the next call, which must get the session all the same.
+func TestSessionReturnedUnused(t *testing.T) {
+	t.Parallel()
+	for _, m := range modes(t) {
+		for _, onConnect := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/OnConnect=%v", m.name, onConnect), func(t *testing.T) {
+				t.Parallel()
+				ctx := testContext(t)
+				conn, err := connector(t, m.dsn, func(c *pgnotify.Config) {
+					if onConnect {
+						c.OnConnect = func(ctx context.Context, conn *pgnotify.Conn) error { return conn.Ping(ctx) }
+					}
+				}).Connect(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				if !conn.(driver.Validator).IsValid() {
+					t.Error("the session is not valid")
+				}
+				if err := conn.(pgnotify.NotificationConn).Listen(ctx, "x"); err != nil {
+					t.Error(err)
+				}
+				pc, err := pgnotify.Unwrap(conn)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := pc.Unlisten(ctx); err != nil {
+					t.Error(err)
+				}
+				conn.(driver.Validator).IsValid()
+				if err := pc.Unlisten(ctx); !errors.Is(err, pgnotify.ErrReleased) {
+					t.Errorf("after the second return: %v", err)
+				}
+			})
+		}
+	}
+}
+
 // Promise 7.
 func TestCleanSessionIsReused(t *testing.T) {
 	single(t, func(t *testing.T, db *sql.DB) {

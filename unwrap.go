@@ -98,5 +98,6 @@ func (c *Conn) handle() *Conn {
 		return c
 	}
 	c.s.addTrace(hasHandle)
+	c.s.use()
 	return &Conn{s: c.s, lease: c.s.lease.Load()}
 }
