@@ -34,6 +34,7 @@ type Server struct {
 	mu       sync.Mutex // guards the fields below
 	open     map[net.Conn]bool
 	requests []string // to cancel
+	onCancel func(request string)
 	ended    bool
 	tasks    sync.WaitGroup
 }
@@ -88,6 +89,14 @@ func (s *Server) CancelRequests() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.requests)
+}
+
+// OnCancel has f called with each further cancel request, as CancelRequests returns it,
+// before its connection is closed. f is called by several goroutines at a time.
+func (s *Server) OnCancel(f func(request string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onCancel = f
 }
 
 func (s *Server) close() {
@@ -159,9 +168,14 @@ func (s *Server) noteCancel(c *Session) error {
 	if n := c.r.Buffered(); n > 0 {
 		return fmt.Errorf("%d bytes behind a cancel request", n)
 	}
+	request := string(body[4:])
 	s.mu.Lock()
-	s.requests = append(s.requests, string(body[4:]))
+	s.requests = append(s.requests, request)
+	onCancel := s.onCancel
 	s.mu.Unlock()
 	s.cancels.Add(1)
+	if onCancel != nil {
+		onCancel(request)
+	}
 	return nil
 }

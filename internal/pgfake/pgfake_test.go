@@ -87,6 +87,8 @@ func TestResetIsAReset(t *testing.T) {
 func TestCancelRequestsAreCounted(t *testing.T) {
 	t.Parallel()
 	s := pgfake.Start(t, pgfake.Script{pgfake.Greet(), pgfake.Serve()})
+	told := make(chan string, 1)
+	s.OnCancel(func(request string) { told <- request })
 	conn, err := net.Dial("tcp", s.Addr())
 	if err != nil {
 		t.Fatal(err)
@@ -101,5 +103,13 @@ func TestCancelRequestsAreCounted(t *testing.T) {
 	}
 	if s.Cancels() != 1 || s.Sessions() != 0 {
 		t.Errorf("%d cancel requests, %d sessions", s.Cancels(), s.Sessions())
+	}
+	select {
+	case request := <-told:
+		if request != "\x00\x00\x12\x67"+pgfake.Key {
+			t.Errorf("told of %q", request)
+		}
+	default:
+		t.Error("nobody was told")
 	}
 }

@@ -36,13 +36,16 @@ func Startup() Step {
 func Greet() Step { return GreetWith(Key) }
 
 // GreetWith is Greet with another cancel key.
-func GreetWith(key string) Step {
+func GreetWith(key string) Step { return GreetAs(PID, key) }
+
+// GreetAs is Greet with another process id and another cancel key.
+func GreetAs(pid uint32, key string) Step {
 	return func(c *Session) error {
 		if err := Startup()(c); err != nil {
 			return err
 		}
 		return Send(Frame('R', word(0)), Parameter("server_version", "15.0"),
-			Parameter("client_encoding", "UTF8"), Frame('K', word(PID)+key), Ready('I'))(c)
+			Parameter("client_encoding", "UTF8"), Frame('K', word(pid)+key), Ready('I'))(c)
 	}
 }
 
