@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/pgnotify/pgnotify/internal/awake"
 )
 
 // CancelConn is a session whose statement can be cancelled from another goroutine. To
@@ -48,7 +50,7 @@ func (s *session) cancelRunning(ctx context.Context, lease uint64) error {
 		return nil
 	}
 	caller := ctx
-	ctx, stop := context.WithTimeoutCause(ctx, s.config.cancelTimeout(), errCancelTimeout)
+	ctx, stop := awake.WithTimeout(ctx, s.config.cancelTimeout(), errCancelTimeout)
 	defer stop()
 	r, err := s.dialCancel(ctx)
 	if err != nil && ctx.Err() != nil && caller.Err() == nil {
@@ -59,7 +61,7 @@ func (s *session) cancelRunning(ctx context.Context, lease uint64) error {
 	if !s.op.gate.enter(request) {
 		return r.link.Abort()
 	}
-	r.send(cancelPacket(s.wire.Backend()))
+	r.send(cancelPacket(s.wire.Backend()), s.config.cancelTimeout())
 	if err := r.wait(ctx); ctx.Err() != nil {
 		s.op.gate.leave(r)
 		return err
@@ -74,7 +76,7 @@ func (s *session) cancelRunning(ctx context.Context, lease uint64) error {
 // session is lost.
 func (s *session) closeGate() {
 	for r := s.op.gate.close(); r != nil; r = r.next {
-		if s.wire.Loss() == nil && !r.takenBy(r.sent.Add(s.config.cancelTimeout())) {
+		if s.wire.Loss() == nil && !r.taken() {
 			s.wire.Abort(errCancelTimeout)
 		}
 		r.close()
@@ -156,9 +158,9 @@ func (s *session) detach() (canceled bool) {
 func (s *session) cancelStatement() {
 	c := s.op.cancellation()
 	defer close(c.done)
-	ctx, stop := context.WithTimeout(background, s.config.cancelTimeout())
+	ctx, stop := awake.WithTimeout(background, s.config.cancelTimeout(), nil)
 	defer stop()
-	dialing, stopDialing := context.WithTimeout(c.running, s.config.cancelTimeout())
+	dialing, stopDialing := awake.WithTimeout(c.running, s.config.cancelTimeout(), nil)
 	defer stopDialing()
 	lost := errCancelTimeout
 	for ctx.Err() == nil {
@@ -194,6 +196,6 @@ func (s *session) cancelStatement() {
 // deliver sends a cancel request and waits until the server has taken it.
 func (s *session) deliver(ctx context.Context, r *cancelRequest) error {
 	defer r.close()
-	r.send(cancelPacket(s.wire.Backend()))
+	r.send(cancelPacket(s.wire.Backend()), s.config.cancelTimeout())
 	return r.wait(ctx)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/pgnotify/pgnotify/internal/awake"
 	"github.com/pgnotify/pgnotify/internal/transport"
 )
 
@@ -21,7 +22,8 @@ type cancelRequest struct {
 	link *transport.Conn
 	over chan struct{} // closed when the server has closed the connection
 	err  error         // of sending; read it once over is closed
-	sent time.Time     // when sending began
+	late chan struct{} // closed when that takes too long
+	stop func()        // of what closes it
 	next *cancelRequest
 }
 
@@ -35,7 +37,7 @@ func (s *session) dialCancel(ctx context.Context) (*cancelRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cancelRequest{link: link, over: make(chan struct{})}, nil
+	return &cancelRequest{link: link, over: make(chan struct{}), late: make(chan struct{})}, nil
 }
 
 // cancelPacket returns the request for a server process. Its key has 4 bytes, or up to
@@ -49,8 +51,8 @@ func cancelPacket(pid uint32, key []byte) []byte {
 
 // send starts sending the request; wait and close tell how it ended. Its goroutine ends
 // with the connection, at the latest by close, which joins it.
-func (r *cancelRequest) send(packet []byte) {
-	r.sent = time.Now()
+func (r *cancelRequest) send(packet []byte, patience time.Duration) {
+	r.stop = awake.AfterSilence(patience, nil, func() { close(r.late) })
 	go func() {
 		defer close(r.over)
 		if _, r.err = r.link.Write(packet); r.err == nil {
@@ -69,9 +71,9 @@ func (r *cancelRequest) wait(ctx context.Context) error {
 	}
 }
 
-// takenBy waits until the deadline, and reports whether the request can have no further
-// effect.
-func (r *cancelRequest) takenBy(deadline time.Time) bool {
+// taken waits until the request can have no further effect, and reports whether that
+// came in time.
+func (r *cancelRequest) taken() bool {
 	select {
 	case <-r.over:
 		return true
@@ -80,13 +82,14 @@ func (r *cancelRequest) takenBy(deadline time.Time) bool {
 	select {
 	case <-r.over:
 		return true
-	case <-time.After(time.Until(deadline)):
+	case <-r.late:
 		return false
 	}
 }
 
 // close gives the request up, after send.
 func (r *cancelRequest) close() {
+	r.stop()
 	_ = r.link.Abort()
 	<-r.over
 }

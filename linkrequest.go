@@ -5,11 +5,11 @@ import (
 	"database/sql/driver"
 	"errors"
 	"io"
-	"math"
-	"sync/atomic"
 	"time"
 
 	"github.com/lib/pq"
+
+	"github.com/pgnotify/pgnotify/internal/awake"
 )
 
 // errSilent is the reason for giving up a session that does not answer in time.
@@ -20,27 +20,14 @@ var errInTx = errors.New("the session is in a transaction, which hears nothing")
 
 // bound gives the session up if nothing arrives over it for limit while a request is
 // under way, or when ctx ends. The answer comes after the notifications that the server
-// sent before it: while these are being delivered, the session is not silent.
+// sent before it: while these are being delivered, the session is not silent. Nor is it
+// while the process itself is suspended.
 func (k *link) bound(ctx context.Context, limit time.Duration) (stop func()) {
-	w, began := k.conn.s.wire, now()
-	var over atomic.Bool
-	var timer *time.Timer
-	timer = time.AfterFunc(math.MaxInt64, func() {
-		if over.Load() {
-			return
-		}
-		silent := now() - max(began, time.Duration(k.heard.Load()))
-		if silent < limit {
-			timer.Reset(limit - silent)
-			return
-		}
-		w.Abort(errSilent)
-	})
-	timer.Reset(limit) // not before timer is set
+	w := k.conn.s.wire
+	unbind := awake.AfterSilence(limit, k.lastHeard, func() { w.Abort(errSilent) })
 	unwatch := context.AfterFunc(ctx, func() { w.Abort(ErrClosed) })
 	return func() {
-		over.Store(true)
-		timer.Stop()
+		unbind()
 		unwatch()
 	}
 }
