@@ -4,6 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"testing"
+
+	"github.com/pgnotify/pgnotify"
+	"github.com/pgnotify/pgnotify/internal/pgfake"
 )
 
 // checkAnswers runs statements whose answers tell them apart, on whatever sessions the pool
@@ -80,4 +83,26 @@ func closeRows(rows *sql.Rows, err error) error {
 		return err
 	}
 	return rows.Close()
+}
+
+// Half a message behind an answer is no part of it. The session goes on, also where the
+// answer is an error.
+func TestErrorBeforeHalfAMessage(t *testing.T) {
+	t.Parallel()
+	notice := pgfake.Notice("NOTICE", "00000", "in two pieces")
+	failed := make(chan struct{})
+	fake := pgfake.Start(t, pgfake.Script{pgfake.Greet(), pgfake.Await('Q'),
+		pgfake.Send(pgfake.Error("ERROR", "22012", "division by zero"), pgfake.Ready('I'), notice[:7]),
+		pgfake.WaitFor(failed), pgfake.Send(notice[7:]), pgfake.Serve()})
+	s := take(t, open(t, fake.DSN()))
+	notices := messages(s)
+	_, err := s.ExecContext(testContext(t), "select 1/0")
+	if pgnotify.IsDisconnect(err) || serverError(t, err).Code != "22012" {
+		t.Errorf("got %v", err)
+	}
+	close(failed)
+	mustExec(t, s, "select 1")
+	if got := notices.all(); len(got) != 1 || fake.Sessions() != 1 {
+		t.Errorf("%q on %d sessions", got, fake.Sessions())
+	}
 }
