@@ -19,9 +19,13 @@ func (w *world) listen(dice *rand.Rand) {
 		w.fail("NewConnector: %v", err)
 		return
 	}
+	heartbeat := patience
+	if w.mischief > 0 {
+		heartbeat = shortTime
+	}
 	l, err := pgnotify.NewListener(c, &pgnotify.ListenerConfig{
 		MinBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond, Logger: config.Logger,
-		Heartbeat: []time.Duration{-1, 5 * time.Millisecond, 50 * time.Millisecond}[dice.IntN(3)], HeartbeatTimeout: shortTime,
+		Heartbeat: []time.Duration{-1, 5 * time.Millisecond, 50 * time.Millisecond}[dice.IntN(3)], HeartbeatTimeout: heartbeat,
 	})
 	if err != nil {
 		w.fail("NewListener: %v", err)

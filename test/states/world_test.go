@@ -78,7 +78,9 @@ func (w *world) newConfig(dice *rand.Rand) *pgnotify.Config {
 	}
 	config.StatementCacheSize = []int{0, 0, 2, -1}[dice.IntN(4)]
 	config.BinaryParameters = dice.IntN(5) == 0
-	config.CancelTimeout = 500 * time.Millisecond
+	if config.CancelTimeout = 10 * time.Second; !w.quiet() { // which is a while for a busy machine
+		config.CancelTimeout = shortTime
+	}
 	config.OnNotice, config.OnNotification = w.ear.notice, w.ear.notification
 	config.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	bare := dice.IntN(5) == 0
