@@ -111,7 +111,8 @@ func (w passing) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx,
 	if c, ok := w.Conn.(driver.ConnBeginTx); ok {
 		return c.BeginTx(ctx, opts)
 	}
-	return w.Conn.Begin() //nolint:staticcheck // as wrappers do
+	//lint:ignore SA1019 as wrappers do
+	return w.Conn.Begin()
 }
 
 func (w passing) CheckNamedValue(v *driver.NamedValue) error {
