@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -287,17 +288,25 @@ func TestDialContextThatIgnoresItsContext(t *testing.T) {
 		<-goOn
 		return &stubConn{read: func([]byte) (int, error) { return 0, io.EOF }, close: func() error { closed.Add(1); return nil }}, nil
 	}}
-	var tooMany error
-	for tooMany == nil {
-		ctx, cancel := context.WithCancel(bounded(t))
-		time.AfterFunc(time.Millisecond, cancel)
-		_, err := connect(ctx, dialer, transport.Endpoint{Host: "nowhere"}, plainPolicy(t))
-		if !errors.Is(err, context.Canceled) && ctx.Err() == nil {
-			tooMany = err
-		}
-		cancel()
+	ctx, cancel := context.WithCancel(bounded(t))
+	defer cancel()
+	var waiting sync.WaitGroup
+	for range 100 {
+		waiting.Go(func() {
+			if _, err := connect(ctx, dialer, transport.Endpoint{Host: "nowhere"}, plainPolicy(t)); !errors.Is(err, context.Canceled) {
+				t.Errorf("given up: %v", err)
+			}
+		})
 	}
-	if n := called.Load(); n > 200 || int32(n) != dialer.Left.Load() {
+	for called.Load() < 100 {
+		time.Sleep(time.Millisecond) // polls: nothing tells
+	}
+	cancel()
+	waiting.Wait()
+	if _, err := connect(bounded(t), dialer, transport.Endpoint{Host: "nowhere"}, plainPolicy(t)); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("one more: %v", err)
+	}
+	if n := called.Load(); n != 100 || dialer.Left.Load() != n {
 		t.Errorf("%d calls, %d are counted", n, dialer.Left.Load())
 	}
 	close(goOn)
