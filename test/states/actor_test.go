@@ -124,7 +124,7 @@ func (a *actor) settle(k token, b bound, r result) entry {
 	switch {
 	case r.patient && b.limit == patience && errors.Is(r.err, context.DeadlineExceeded):
 		a.w.fail("%s has returned only after %v: %v", k, patience, r.err)
-	case r.patient && isCancelled(r.err):
+	case r.patient && e.answered && isCancelled(r.err): // the loss of a session tells of its last error
 		a.w.fail("%s got another call's cancel request: %v", k, r.err)
 	case r.patient && a.w.quiet() && !e.answered && r.err != nil && !r.mayFail && !a.spent && !isRefused(r.err, "42601"):
 		a.w.fail("%s failed before the server knew it: %v", k, r.err)
