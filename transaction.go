@@ -42,7 +42,7 @@ func (t *tx) doomed() bool { return t.ctx.Err() != nil || t.asked.Load() }
 // unfinished.
 func (t *tx) Commit() error {
 	err := t.ctx.Err()
-	if err == nil && t.s.op.copy != nil {
+	if err == nil && t.copyUnderWay() != nil {
 		err = ErrBusy
 	}
 	if err == nil {
@@ -58,6 +58,15 @@ func (t *tx) Commit() error {
 		}
 		return t.commit()
 	})
+}
+
+// copyUnderWay returns the COPY of this transaction; nil if there is none. database/sql
+// may ask for a rollback late, when the session is in another transaction.
+func (t *tx) copyUnderWay() *copyStmt {
+	if t.s.op.tx.Load() != t {
+		return nil
+	}
+	return t.s.op.copy
 }
 
 // commit replaces lib/pq's Commit, which gives the session up if COMMIT was cancelled
@@ -77,7 +86,7 @@ func (t *tx) commit() error {
 // Rollback also ends a COPY that was given up. If the context has ended, it waits no
 // longer than a cancelled statement may take.
 func (t *tx) Rollback() error {
-	if st := t.s.op.copy; st != nil {
+	if st := t.copyUnderWay(); st != nil {
 		_ = st.Close()
 	}
 	ctx := t.ctx

@@ -3,6 +3,7 @@ package pgnotify_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -399,5 +400,52 @@ func TestCommitThatIsCancelledBeforeItBegins(t *testing.T) {
 	mustExec(t, s, "listen kept")
 	if n := server.Sessions(); n != 1 {
 		t.Errorf("%d sessions", n)
+	}
+}
+
+// A transaction whose context has ended is rolled back by the next statement. When
+// database/sql asks for it, on a goroutine of its own, another one may be under way.
+func TestLateRollbackBesidesACopy(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	driverConn, err := connector(t, server(t).dsn).Connect(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer driverConn.Close()
+	conn := driverConn.(*pgnotify.Conn)
+	run := func(ctx context.Context, query string) error { _, err := conn.ExecContext(ctx, query, nil); return err }
+	if err := run(ctx, "create temp table late (a text)"); err != nil {
+		t.Fatal(err)
+	}
+	ending, end := context.WithCancel(ctx)
+	late, err := conn.BeginTx(ending, driver.TxOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end()
+	_ = run(ctx, "select 1") // refused, or the first after the transaction
+	tx, err := conn.BeginTx(ctx, driver.TxOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := conn.PrepareContext(ctx, "copy late from stdin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := in.(driver.StmtExecContext)
+	row := []driver.NamedValue{{Ordinal: 1, Value: "x"}}
+	_, first := send.ExecContext(ctx, row)
+	_ = late.Rollback() // it may say that the session is busy: nothing is left to do
+	_, second := send.ExecContext(ctx, row)
+	res, err := send.ExecContext(ctx, nil)
+	if err := errors.Join(first, second, err); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := res.RowsAffected(); n != 2 {
+		t.Errorf("%d rows were copied", n)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Error(err)
 	}
 }
