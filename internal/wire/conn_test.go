@@ -420,6 +420,46 @@ func TestCatchUp(t *testing.T) {
 	cl.conn.CatchUp()
 }
 
+// A hookedConn calls a function when its read deadline is taken away.
+type hookedConn struct {
+	net.Conn
+	hook func()
+}
+
+func (c *hookedConn) SetReadDeadline(t time.Time) error {
+	err := c.Conn.SetReadDeadline(t)
+	if f := c.hook; f != nil && t.IsZero() {
+		c.hook = nil
+		f()
+	}
+	return err
+}
+
+// TestCatchUpAgain: an end that comes when a CatchUp has looked already is found by the
+// next one, although the first is still under way.
+func TestCatchUpAgain(t *testing.T) {
+	t.Parallel()
+	near, server := pair(t)
+	hooked := &hookedConn{Conn: near}
+	cl := sessionOver(t, hooked, server, false, nobody{})
+	again, started := make(chan struct{}), make(chan struct{})
+	hooked.hook = func() {
+		server.Close()
+		go func() {
+			close(started)
+			cl.conn.CatchUp()
+			close(again)
+		}()
+		<-started
+		time.Sleep(50 * time.Millisecond) // for one that does not wait to come too early
+	}
+	cl.conn.CatchUp()
+	<-again
+	if cl.conn.Loss() == nil {
+		t.Error("the end was not noticed")
+	}
+}
+
 // TestCheckFatal: lib/pq reads no further than a FATAL message.
 func TestCheckFatal(t *testing.T) {
 	modes(t, func(t *testing.T, active bool) {
