@@ -56,7 +56,7 @@ func idleScenario() scenario {
 			{label: moreGoroutines, quantity: idleGoroutines, summary: medianOf},
 			{label: "OS threads more, for all", quantity: idleThreads, summary: medianOf},
 			{label: "heap, bytes a session", quantity: idleHeap, summary: medianOf},
-			{label: "the same, more than unwatched", quantity: idleHeap, summary: medianOf, base: []string{unwatchedName}, relate: difference},
+			{label: "the same, more than without a socket", quantity: idleHeap, summary: medianOf, base: []string{noSocketName}, relate: difference},
 			{label: "stack, bytes a session", quantity: idleStack, summary: medianOf},
 			{label: moreThanLibpq, quantity: idleBytes, summary: medianOf, base: []string{libpqName}, relate: difference},
 		},
@@ -69,7 +69,7 @@ func idleScenario() scenario {
 		open func(dsn string) (*sql.DB, error)
 	}{
 		{pgnotifyName, openWatched(true)},
-		{unwatchedName, openWatched(false)},
+		{noSocketName, openWatched(false)},
 		{libpqName, registered("postgres")},
 		{pgxName, registered("pgx")},
 	} {

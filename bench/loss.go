@@ -71,7 +71,7 @@ func startLoser(ctx context.Context) (*loser, error) {
 	if err != nil {
 		return nil, err
 	}
-	connector, err := watchedConnector(dsn, true)
+	connector, err := dialingConnector(dsn, true)
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
