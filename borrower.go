@@ -39,10 +39,11 @@ func (s *session) noteTelling() {
 type trace uint8
 
 const (
-	noTrace    trace = iota
-	hasRequest       // it may have left LISTEN or a transaction
-	hasHandle        // it may have left anything
-	noWrapper        // the pool holds the session itself, and will tell it
+	noTrace     trace = iota
+	hasPrepared       // it has only prepared statements, which leave nothing
+	hasRequest        // it may have left LISTEN or a transaction
+	hasHandle         // it may have left anything
+	noWrapper         // the pool holds the session itself, and will tell it
 )
 
 // addTrace returns what was known before.
@@ -55,8 +56,8 @@ func (s *session) addTrace(t trace) (before trace) {
 }
 
 // beginUntold is begin for a session that has not been told of a return.
-func (s *session) beginUntold(ctx context.Context) error {
-	before := s.addTrace(hasRequest)
+func (s *session) beginUntold(ctx context.Context, t trace) error {
+	before := s.addTrace(t)
 	if before == noWrapper {
 		return s.take(ctx)
 	}

@@ -335,3 +335,24 @@ func TestBorrowerKeepsItsSession(t *testing.T) {
 		})
 	}
 }
+
+// W5: a session that OnConnect has made listen serves a statement of the pool that is
+// prepared on it and executed in one go: the second step is no other borrower's.
+func TestStatementOnANewSessionThatListens(t *testing.T) {
+	t.Parallel()
+	channel := uniqueName("a")
+	db := open(t, dsn(t), func(c *pgnotify.Config) {
+		c.OnConnect = func(ctx context.Context, conn *pgnotify.Conn) error { return conn.Listen(ctx, channel) }
+	})
+	st, err := db.PrepareContext(testContext(t), "select $1::int")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	for i := range 3 { // each time on a new session
+		var n int
+		if err := st.QueryRowContext(testContext(t), i).Scan(&n); err != nil || n != i {
+			t.Errorf("%d, %v", n, err)
+		}
+	}
+}

@@ -121,7 +121,7 @@ func (c *Conn) PrepareContext(ctx context.Context, query string) (_ driver.Stmt,
 	if err := checkQuery(query); err != nil {
 		return nil, err
 	}
-	if err := c.s.begin(ctx); err != nil {
+	if err := c.s.beginTraced(ctx, hasPrepared); err != nil {
 		return nil, err
 	}
 	defer c.s.end(&err)

@@ -62,10 +62,13 @@ func (o *operation) leave() *unfinished {
 // begin takes the turn for a request of database/sql. It fails, and sends nothing, if
 // ctx has ended, the turn is held by open rows or a COPY, or the session is lost. Every
 // successful begin is followed by end.
-func (s *session) begin(ctx context.Context) error {
+func (s *session) begin(ctx context.Context) error { return s.beginTraced(ctx, hasRequest) }
+
+// beginTraced is begin for a request that leaves a trace of its own.
+func (s *session) beginTraced(ctx context.Context, t trace) error {
 	s.closeCancelledRows()
 	if s.isUntold() {
-		return s.beginUntold(ctx)
+		return s.beginUntold(ctx, t)
 	}
 	return s.take(ctx)
 }
