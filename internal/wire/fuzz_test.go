@@ -85,6 +85,9 @@ func FuzzScanner(f *testing.F) {
 			t.Errorf("%d and %d bytes are held", one.held, pieces.held)
 		}
 		one.held, pieces.held = 0, 0
+		if one.err != "" && one.err == pieces.err { // of a broken row, more or less was forwarded before that was known
+			one.forwarded, pieces.forwarded = wholeFrames(one.forwarded), wholeFrames(pieces.forwarded)
+		}
 		if !reflect.DeepEqual(one, pieces) {
 			t.Errorf("in one piece %d bytes, %d events, %v, %s %+v,\nin pieces %d bytes, %d events, %v, %s %+v",
 				len(one.forwarded), len(one.events), one.stops, one.err, one.notes,
@@ -95,6 +98,19 @@ func FuzzScanner(f *testing.F) {
 		}
 		checkForwarded(t, one)
 	})
+}
+
+// wholeFrames returns the frames at the beginning of b that are complete.
+func wholeFrames(b []byte) []byte {
+	at := 0
+	for len(b)-at >= 5 {
+		size := int(binary.BigEndian.Uint32(b[at+1:])) + 1
+		if size > len(b)-at {
+			break
+		}
+		at += size
+	}
+	return b[:at]
 }
 
 // checkForwarded looks at the frames that lib/pq would get.

@@ -222,19 +222,26 @@ func (s *scanner) forward(b []byte, size int, idle bool) (again bool, err error)
 		s.holdBack(b, size)
 		return true, nil
 	}
-	n := min(size, len(b))
-	s.c += n
-	s.rest = size - n
 	if s.isRow = b[0] == 'D'; !s.isRow {
+		s.clear(size, len(b))
 		return true, nil
 	}
-	if s.rest > 0 {
-		return true, s.row.begin(s.answer.columns, b[countLen:])
-	}
-	if !isRow(b[:size], s.answer.columns) {
+	if size > len(b) {
+		if err := s.row.begin(s.answer.columns, b[countLen:]); err != nil {
+			return false, err
+		}
+	} else if !isRow(b[:size], s.answer.columns) {
 		return false, errRow
 	}
+	s.clear(size, len(b))
 	return true, s.forwardRows()
+}
+
+// clear clears a frame of which so many bytes have come, or what there is of it.
+func (s *scanner) clear(size, have int) {
+	n := min(size, have)
+	s.c += n
+	s.rest = size - n
 }
 
 // enough returns how much of a frame must be there before it is forwarded.
