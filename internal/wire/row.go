@@ -89,15 +89,19 @@ func (r *rowCheck) whole() bool { return r.columns == 0 && r.value == 0 && r.hav
 // which at least the count is there: lib/pq makes room for as many columns or parameters
 // as are announced.
 func checkDescription(frame []byte, size int) error {
-	n, left := count(frame), size-countLen
-	fits := left == 4*n
-	if frame[0] == 'T' {
-		fits = n*minColumn <= left && (len(frame) < size || areColumns(frame[countLen:size], n))
-	}
-	if !fits {
+	if size < countLen || !addsUp(frame, size) {
 		return &FrameError{Type: frame[0], Length: lengthWord(frame), Reason: "it does not add up"}
 	}
 	return nil
+}
+
+// addsUp is checkDescription for a frame that has a count.
+func addsUp(frame []byte, size int) bool {
+	n, left := count(frame), size-countLen
+	if frame[0] == 't' {
+		return left == 4*n
+	}
+	return n*minColumn <= left && (len(frame) < size || areColumns(frame[countLen:size], n))
 }
 
 // areColumns reports whether b describes n columns: a name, 16 bytes, and a format.
