@@ -132,6 +132,16 @@ func (s *session) abandon() bool {
 	return true
 }
 
+// Excess implements [wire.Events]: much of an answer is dropped, the output of a COPY or the
+// rows that are being closed.
+func (s *session) Excess() {
+	if r := s.op.skipping; r != nil && !s.wire.Refused() {
+		r.excess()
+		return
+	}
+	s.abandon()
+}
+
 // detach stops watching the context, and reports whether the statement was cancelled.
 // It returns only when no cancel request is under way, so that none can hit a later
 // statement.

@@ -8,6 +8,3 @@ func (e *copyError) Error() string { return e.err.Error() }
 
 // Unwrap returns the server's error and [ErrNotSupported].
 func (e *copyError) Unwrap() []error { return []error{e.err, ErrNotSupported} }
-
-// Excess implements [wire.Events]: the output of a COPY is being discarded, and is long.
-func (s *session) Excess() { s.abandon() }

@@ -38,6 +38,7 @@ type operation struct {
 	tells      bool                       // those of other sessions may, once the transaction is committed; see tell
 	commits    bool                       // the request may commit a transaction and begin another one
 	rows       *rows                      // the open rows; for database/sql only, as copy
+	skipping   *rows                      // those being closed
 	copy       *copyStmt                  // the COPY under way, for database/sql only, which calls one method at a time
 	unfinished atomic.Pointer[unfinished] // stays nil for most sessions; set once
 }

@@ -35,6 +35,8 @@ type rows struct {
 	readOnly bool            // see isReadOnly
 	closed   bool
 	cutOff   error // returned by Next after closeCancelledRows has closed the rows
+
+	abandoned bool // closing them has had the statement cancelled
 }
 
 // newRows keeps the request under way going, as rows. Those of a statement that was
@@ -99,10 +101,28 @@ func (r *rows) Close() (err error) {
 	r.s.op.rows = nil
 	r.s.op.goesOn = false
 	defer r.s.end(&err)
-	if r.readOnly && (r.s.wire.Status() == 'I' || r.s.refusal() != nil) {
-		return r.closeEarly()
+	return r.skip()
+}
+
+// skip reads the rest of the answer without its rows, which excess may cut short.
+func (r *rows) skip() error {
+	r.s.op.skipping = r
+	r.s.wire.DropRows()
+	err := r.libpqRows.Close()
+	r.s.op.skipping = nil
+	if r.abandoned && isQueryCanceled(err) {
+		return nil
 	}
-	return r.libpqRows.Close()
+	return err
+}
+
+// excess has a statement cancelled that only reads, because it is cheaper than to read its
+// rows. In a transaction that would fail the transaction, so it is done only if the
+// transaction is to be rolled back anyway.
+func (r *rows) excess() {
+	if r.readOnly && (r.s.wire.Status() == 'I' || r.s.refusal() != nil) {
+		r.abandoned = r.s.abandon()
+	}
 }
 
 // closeCancelledRows closes rows whose context has ended. The program has been told
@@ -112,31 +132,6 @@ func (s *session) closeCancelledRows() {
 		r.cutOff = r.ctx.Err()
 		_ = r.Close()
 	}
-}
-
-// skipLimit is how many bytes of an unread answer are cheaper to read than to cancel.
-const skipLimit = 1 << 20
-
-// closeEarly closes the rows of a statement that only reads, and cancels it if more
-// than skipLimit is still to come. In a transaction that would fail the transaction, so
-// it is done only if the transaction is to be rolled back anyway.
-func (r *rows) closeEarly() error {
-	for start := r.s.wire.Delivered(); r.s.wire.Delivered()-start < skipLimit; {
-		switch err := r.libpqRows.Next(nil); err {
-		case nil:
-		case io.EOF:
-			return r.libpqRows.Close()
-		default:
-			_ = r.libpqRows.Close()
-			return err
-		}
-	}
-	abandoned := r.s.abandon()
-	err := r.libpqRows.Close()
-	if abandoned && isQueryCanceled(err) {
-		return nil
-	}
-	return err
 }
 
 func isQueryCanceled(err error) bool {

@@ -415,6 +415,9 @@ func (c *Conn) BeginOperation() {
 	if c.notes.wantsCopy.Load() {
 		c.notes.wantsCopy.Store(false)
 	}
+	if c.notes.unwanted.Load() {
+		c.notes.unwanted.Store(false)
+	}
 }
 
 // Sent returns how many bytes of the operation have reached the socket.

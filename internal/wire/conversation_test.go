@@ -20,6 +20,7 @@ type conversation struct {
 	name  string
 	steps []step
 	large bool // too long to be cut everywhere
+	drops bool // nobody wants rows
 
 	listened bool
 	fatal    string   // the SQLSTATE of the loss, if the server gave one
@@ -76,6 +77,17 @@ func (c conversation) with(f func(*conversation)) conversation { f(&c); return c
 
 func listens(c *conversation) { c.listened = true }
 func large(c *conversation)   { c.large = true }
+
+// unwanted is for a conversation of whose rows lib/pq gets none.
+func unwanted(c *conversation) {
+	c.drops = true
+	for i := range c.steps {
+		step := &c.steps[i]
+		step.want = join(slices.DeleteFunc(slices.Clone(step.server), func(f frame) bool {
+			return strings.IndexByte("AND", f[0]) >= 0
+		})...)
+	}
+}
 
 // ask is a step with a simple query.
 func ask(server ...frame) step { return step{request: query("SELECT"), server: server} }
@@ -155,6 +167,12 @@ func conversations() []conversation {
 		started("end in a frame", ask(rowDesc, row("1")[:7])),
 		started("bytes that are no UTF-8", ask(note("a", "\xff\xfe"), notice("\xc3("), rowDesc, row("\x80"), report('E', "SERROR", "C22021", "M\xe2\x82"), idle)).with(listens),
 
+		started("unwanted rows",
+			ask(rowDesc, row("1"), note("a", "1"), row("2"), notice("2"), row(""), row("3"), tag("SELECT 4"), rowDesc, row("4"), tag("SELECT 1"), note("a", "3"), idle),
+			ask(rowDesc, row("1"), row("2"), syntaxErr, idle),
+			ask(select1...)).with(listens).with(unwanted),
+		started("unwanted large rows", ask(rowDesc, row("1"), row(strings.Repeat("x", 300_000)), note("a", "1"), row(strings.Repeat("x", 50_000)), row("2"), tag("SELECT 4"), idle),
+			ask(select1...)).with(listens).with(large).with(unwanted),
 		started("large row", ask(rowDesc, note("a", "1"), bigRow, note("a", "2"), row(strings.Repeat("x", 50_000)), tag("SELECT 2"), idle, note("a", "3"))).with(listens).with(large),
 		started("many notifications", ask(slices.Concat(manyNotes(0, 3000), []frame{rowDesc}, manyNotes(3000, 3100), []frame{tag("SELECT 0"), idle}, manyNotes(3100, 5000))...)).with(listens).with(large),
 		longReports("long error in startup", wire.MaxErrorBody+1, 0),
@@ -318,7 +336,11 @@ func (c conversation) run(t *testing.T, active bool, cut func(offset, available 
 	}
 	var o outcome
 	for i, s := range c.steps {
+		conn.BeginOperation()
 		conn.WantCopy()
+		if c.drops {
+			conn.DropRows()
+		}
 		if _, err := conn.Write(s.request); err != nil {
 			t.Fatalf("step %d: %v", i, err)
 		}

@@ -7,18 +7,6 @@ import "encoding/binary"
 // from the client, and drops the output of a COPY to the client, so that lib/pq sees an
 // error and the session goes on.
 
-// maxDropped is how much output of a COPY is dropped before the session is told that it is
-// cheaper to cancel.
-const maxDropped = 1 << 20
-
-// copies is what a scanner knows of a COPY that is refused.
-type copies struct {
-	dropping bool  // up to the ReadyForQuery, lib/pq gets nothing
-	skip     int   // bytes of a frame to be dropped that have not come
-	dropped  int   // bytes so far
-	calls    calls // to be made by the caller of Read
-}
-
 // calls are what the scanner has Read do, on the goroutine of the request.
 type calls uint8
 
@@ -40,37 +28,24 @@ var syncMessage = appendFrame(nil, 'S', nil)
 func (s *scanner) refuseCopy(typ byte, step step) (again bool) {
 	s.notes.refused.Store(true)
 	if typ == 'G' {
-		s.copies.calls |= callCopyFail
+		s.calls |= callCopyFail
 		if step == stepExecute {
-			s.copies.calls |= callSync
+			s.calls |= callSync
 		}
 		return false
 	}
-	if s.copies.dropping {
+	if s.refusing {
 		return true
 	}
-	s.copies.dropping, s.copies.dropped = true, 0
+	s.refusing = true
 	s.inject = refusedOutput
 	return false
 }
 
-// dropOutput drops the frame at c, of which there may be more to come. It returns false
-// when the scan must stop.
-func (s *scanner) dropOutput(size int) (again bool) {
-	s.copies.skip = size
-	before := s.copies.dropped
-	s.copies.dropped = min(before+size, maxDropped+1)
-	if before <= maxDropped && s.copies.dropped > maxDropped {
-		s.copies.calls |= callExcess
-		return false
-	}
-	return true
-}
-
 // takeCalls returns what Read has to do.
 func (s *scanner) takeCalls() calls {
-	calls := s.copies.calls
-	s.copies.calls = 0
+	calls := s.calls
+	s.calls = 0
 	return calls
 }
 

@@ -18,6 +18,7 @@
 //	startup.go      which message may come next during the start-up
 //	row.go          rows and descriptions must add up
 //	copy.go         refuses what lib/pq cannot copy
+//	drop.go         drops what nobody wants of an answer
 //	large.go        holds back the beginning of a large message
 //	statement.go    names of prepared statements; closes them without a round trip
 //	conn.go         the socket, read by lib/pq's goroutine (a passive session)

@@ -88,6 +88,7 @@ func (in *inbox) read(p []byte, unread *atomic.Int32) (n int, ready bool, err er
 	in.r += n
 	if ready = len(in.stops) > 0 && in.r == in.stops[0]; ready {
 		in.stops = append(in.stops[:0], in.stops[1:]...)
+		in.calls &^= callExcess // too late, and it must not hit a later request
 	}
 	if in.r == len(in.buf) {
 		in.reset()

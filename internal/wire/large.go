@@ -31,7 +31,7 @@ func (s *scanner) holdBack(b []byte, size int) {
 	begin := s.enough(b[0], size)
 	s.large = &large{need: size / aheadShare}
 	s.large.write(b[:begin])
-	s.drop(begin)
+	s.remove(begin)
 	s.rest = size - begin
 	if s.isRow = b[0] == 'D'; s.isRow {
 		s.row = rowCheck{columns: s.answer.columns}

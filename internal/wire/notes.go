@@ -26,6 +26,7 @@ type notes struct {
 	flush     atomic.Uint32 // a flushState
 	columns   atomic.Int32  // 1 more than those of the rows of the Execute under way; 0 if unknown
 	refused   atomic.Bool   // a COPY of the operation was refused
+	unwanted  atomic.Bool   // nobody wants the rows of the answer under way
 	wantsCopy atomic.Bool   // lib/pq knows what to do with a CopyInResponse
 	pid       uint32        // see mu
 

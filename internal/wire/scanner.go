@@ -40,7 +40,9 @@ type scanner struct {
 	early       early
 	answer      answer
 	row         rowCheck
-	copies      copies
+	refusing    bool // a COPY to the client: up to the ReadyForQuery, lib/pq gets nothing
+	drop        drop
+	calls       calls // to be made by the caller of Read
 	listen      listenTracker
 	ear         *ear // nil in a passive session that has heard nothing
 }
@@ -76,8 +78,8 @@ type Events interface {
 	// empty slice, or nil, for the next read.
 	Notifications([]Notification) (spare []Notification)
 	Notice(*Response)
-	// Excess is called during a Read, on its goroutine: the output of a COPY is dropped,
-	// and there is much of it.
+	// Excess is called during a Read, on its goroutine: of the answer under way, much is
+	// dropped, the output of a COPY or rows after DropRows.
 	Excess()
 	// Lost is called once, when the session has ended and Loss says how, before its
 	// connection is closed. It must not block, nor call Close.
@@ -149,12 +151,6 @@ func (s *scanner) scan() error {
 		if s.plain {
 			return s.plainText()
 		}
-		if s.copies.skip > 0 {
-			n := min(s.copies.skip, s.w-s.c)
-			s.copies.skip -= n
-			s.drop(n)
-			continue
-		}
 		if s.rest > 0 {
 			if again, err := s.goOn(); !again || err != nil {
 				return err
@@ -202,7 +198,8 @@ func (s *scanner) forward(b []byte, size int, idle bool) (again bool, err error)
 		s.want = enough
 		return false, nil
 	}
-	if (size > maxAhead || s.copies.dropping) && s.c > s.r {
+	drops := s.drops(b[0])
+	if (size > maxAhead || drops) && s.c > s.r {
 		return false, nil
 	}
 	if idle {
@@ -211,14 +208,16 @@ func (s *scanner) forward(b []byte, size int, idle bool) (again bool, err error)
 	if !s.answer.place(b[0]) {
 		return false, outOfTurn(b[0])
 	}
-	if s.copies.dropping {
-		return s.dropOutput(size), nil
+	if s.refusing {
+		s.isRow = false
+		s.clear(size, len(b))
+		return s.dropCleared(), nil
 	}
 	if err := s.countColumns(b, size); err != nil {
 		return false, err
 	}
 	s.describes(b[0])
-	if size > maxAhead {
+	if size > maxAhead && !drops {
 		s.holdBack(b, size)
 		return true, nil
 	}
@@ -234,7 +233,11 @@ func (s *scanner) forward(b []byte, size int, idle bool) (again bool, err error)
 		return false, errRow
 	}
 	s.clear(size, len(b))
-	return true, s.forwardRows()
+	err = s.forwardRows()
+	if drops {
+		return s.dropCleared(), err
+	}
+	return true, err
 }
 
 // clear clears a frame of which so many bytes have come, or what there is of it.
@@ -309,12 +312,17 @@ func (s *scanner) goOn() (again bool, err error) {
 	if err := s.passed(b); err != nil {
 		return false, err
 	}
-	if s.large == nil {
+	switch {
+	case s.drop.under:
+		s.remove(n)
+		s.drop.under = s.rest > 0
+		return true, nil
+	case s.large == nil:
 		s.c += n
 		return true, nil
 	}
 	s.large.write(b)
-	s.drop(n)
+	s.remove(n)
 	if s.large.left() > 0 {
 		return true, nil
 	}
@@ -322,8 +330,8 @@ func (s *scanner) goOn() (again bool, err error) {
 	return false, nil
 }
 
-// drop takes the frame at c out of the stream. Nothing may be cleared before it.
-func (s *scanner) drop(size int) {
+// remove takes the frame at c out of the stream. Nothing may be cleared before it.
+func (s *scanner) remove(size int) {
 	s.c += size
 	s.r = s.c
 }
@@ -353,13 +361,13 @@ func (s *scanner) admit(b []byte) error {
 func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool, err error) {
 	held := b[0] == 'S' && (idle || s.phase == copying) || b[0] == '3' && s.notes.closing.Load() > 0 ||
 		b[0] == 'H' || b[0] == 'G' && !s.notes.wantsCopy.Load()
-	if (kind != noted || held || s.copies.dropping) && s.c > s.r {
+	if (kind != noted || held || s.refusing) && s.c > s.r {
 		return false, nil
 	}
 	stranger := s.phase == startup && !s.notes.authenticated.Load() && size > headerLen
 	if kind == report && (stranger || size > maxSmall || b[0] == 'E' && size > maxErrorBody) {
 		s.clip = newClipper(b[0], size-headerLen, stranger)
-		s.drop(headerLen)
+		s.remove(headerLen)
 		return true, nil
 	}
 	if len(b) < size {
@@ -376,8 +384,8 @@ func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool
 		if err := s.failure(body, idle); err != nil {
 			return false, err
 		}
-		if idle || s.copies.dropping {
-			s.drop(size)
+		if idle || s.refusing {
+			s.remove(size)
 		} else {
 			s.c += size
 		}
@@ -390,7 +398,7 @@ func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool
 	}
 	if held && b[0] == '3' { // the answer to one of our own Closes
 		s.notes.closing.Add(-1)
-		s.drop(size)
+		s.remove(size)
 		return true, nil
 	}
 	step := s.answer.steps.first()
@@ -402,10 +410,10 @@ func (s *scanner) examine(b []byte, kind class, size int, idle bool) (again bool
 	}
 	switch {
 	case held: // a COPY
-		s.drop(size)
+		s.remove(size)
 		return s.refuseCopy(b[0], step), nil
-	case s.copies.dropping && !s.ready:
-		s.drop(size)
+	case s.refusing && !s.ready:
+		s.remove(size)
 	default:
 		s.c += size
 	}
@@ -442,7 +450,7 @@ func (s *scanner) notifications() error {
 		at = end
 	}
 	e.batch = batch
-	s.drop(at)
+	s.remove(at)
 	return nil
 }
 
@@ -457,7 +465,7 @@ func (s *scanner) notice(body []byte, size int) error {
 	}
 	s.flush() // events keep their order
 	s.events.Notice(r)
-	s.drop(size)
+	s.remove(size)
 	return nil
 }
 
@@ -496,7 +504,7 @@ func (s *scanner) parameter(body []byte, size int, held bool) error {
 		return err
 	}
 	if held {
-		s.drop(size)
+		s.remove(size)
 	} else {
 		s.c += size
 	}
@@ -569,7 +577,7 @@ func (s *scanner) readyForQuery(body []byte) error {
 	if len(body) != 1 || body[0] != 'I' && body[0] != 'T' && body[0] != 'E' {
 		return &FrameError{Type: 'Z', Reason: "not a transaction status"}
 	}
-	s.copies.dropping = false
+	s.refusing, s.drop = false, drop{}
 	listens, undone := s.listen.ready(body[0])
 	if listens {
 		s.notes.listened.Store(true)
@@ -596,7 +604,7 @@ func (s *scanner) readyForQuery(body []byte) error {
 
 // shorten feeds the clipper and, once the report is complete, handles it.
 func (s *scanner) shorten() (done bool, err error) {
-	s.drop(s.clip.write(s.buf[s.c:s.w]))
+	s.remove(s.clip.write(s.buf[s.c:s.w]))
 	if s.clip.left > 0 {
 		return false, nil
 	}
@@ -613,7 +621,7 @@ func (s *scanner) shorten() (done bool, err error) {
 	if err := s.failure(body, idle); err != nil {
 		return true, err
 	}
-	if !idle && !s.copies.dropping {
+	if !idle && !s.refusing {
 		s.inject = appendFrame(nil, 'E', body)
 	}
 	return true, nil

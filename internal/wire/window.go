@@ -60,7 +60,7 @@ func (s *scanner) filled(n int) {
 // direct returns how many bytes of the frame being forwarded may be read
 // straight into lib/pq's memory, because nothing is buffered before them.
 func (s *scanner) direct() int {
-	if s.r == s.w && len(s.inject) == 0 && s.large == nil {
+	if s.r == s.w && len(s.inject) == 0 && s.large == nil && !s.drop.under {
 		return s.rest
 	}
 	return 0
@@ -78,7 +78,7 @@ func (s *scanner) passed(b []byte) error {
 
 // empty reports whether everything that was read has been released.
 func (s *scanner) empty() bool {
-	return s.r == s.w && len(s.inject) == 0 && s.rest == 0 && s.clip == nil && s.copies.skip == 0
+	return s.r == s.w && len(s.inject) == 0 && s.rest == 0 && s.clip == nil
 }
 
 // release returns the buffer while there is nothing in it.
