@@ -215,6 +215,26 @@ func testPoolerInTransactionMode(t *testing.T) {
 	}
 }
 
+// L26: while the session has a request under way, the pooler passes on what its process
+// has. A probe is not to be taken in by that.
+func TestBusyListenerBehindAPoolerInTransactionMode(t *testing.T) {
+	eachPooler(t, func(t *testing.T) {
+		pooler := startPgBouncer(t, "transaction", 2)
+		for range 5 {
+			l, events := listen(t, pooler, probing, quickRetries, func(c *pgnotify.ListenerConfig) {
+				c.Heartbeat = 200 * time.Microsecond
+				c.HeartbeatTimeout = 500 * time.Millisecond
+			})
+			_, err := l.Subscribe(testContext(t), uniqueName("a"))
+			if !errors.Is(err, pgnotify.ErrNotSupported) || errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+			events.awaitError(t, pgnotify.ErrNotSupported)
+			l.Close()
+		}
+	})
+}
+
 // L3: behind a pooler the session comes to another process of the server, which
 // does not listen. The heartbeat finds out, even where no probe can.
 func TestPoolerSwapsTheProcess(t *testing.T) {

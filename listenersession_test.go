@@ -23,11 +23,11 @@ func TestSessionLostDuringTheProbe(t *testing.T) {
 		if bytes.Contains(p, []byte("NOTIFY")) && probes.Add(1) == 1 {
 			defer close(terminated)
 			terminateAndWait(t, db, queryValue[uint32](t, db,
-				"select pid from pg_stat_activity where application_name = $1 and query like 'LISTEN%'", app))
+				"select pid from pg_stat_activity where application_name = $1 order by backend_start limit 1", app))
 		}
 	})
 	_, events := listenBy(t, connector(t, dsn(t), lose, func(c *pgnotify.Config) { c.ApplicationName = app }), impatient,
-		func(c *pgnotify.ListenerConfig) { c.DeliveryProbe = true })
+		func(c *pgnotify.ListenerConfig) { c.DeliveryProbe, c.HeartbeatTimeout = true, time.Minute })
 	events.await(t, pgnotify.ListenerConnected, 1)
 	recv(t, terminated)
 	all := events.all()

@@ -33,11 +33,9 @@ type trial struct {
 	backend uint32             // the process that listens for it
 	patient time.Duration      // how long it waits for the notification
 	waited  time.Duration      // how long it has waited; read it once verdict has come
-	arrived chan struct{}      // closed when the notification has arrived
+	arrived chan uint64        // that the notification has arrived: link.requests at that time
 	verdict chan error         // nil, errDeaf, or why the probe tells nothing
 	stop    context.CancelFunc // ends it
-
-	heard bool // arrived is closed; guarded by the Listener's lock
 }
 
 // direct reports whether the process that the start-up told of serves the session.
@@ -85,7 +83,7 @@ func (l *Listener) try(ctx context.Context, k *link) error {
 	t := &trial{
 		channel: "pgnotify_probe_" + rand.Text(),
 		patient: l.config.HeartbeatTimeout - k.waited,
-		arrived: make(chan struct{}),
+		arrived: make(chan uint64, 1),
 		verdict: make(chan error, 1),
 	}
 	l.mu.Lock()
@@ -105,39 +103,76 @@ func (l *Listener) try(ctx context.Context, k *link) error {
 	return nil
 }
 
-// sound sends the notification, and returns the verdict.
+// probeAttempts is how many notifications a probe sends until one has come to a session
+// that was quiet.
+const probeAttempts = 100
+
+// sound sends the notification, and returns the verdict. While the session has a request
+// under way, a pooler in transaction mode lets it have what the server has for it. So a
+// notification tells only if there was none from before it was sent until it arrived.
 func (l *Listener) sound(ctx context.Context, k *link, t *trial, notify string) error {
-	from, err := l.execElsewhere(ctx, notify)
+	sender, err := l.connectElsewhere(ctx)
 	if err != nil {
 		return fmt.Errorf("delivery probe: %w", err)
 	}
+	defer sender.close()
+	for n := range probeAttempts {
+		before := k.requests.Load()
+		if err := sender.exec(ctx, notify, l.config.HeartbeatTimeout); err != nil {
+			return fmt.Errorf("delivery probe: %w", err)
+		}
+		at, arrived, err := t.await(ctx)
+		switch {
+		case err != nil:
+			return err
+		case !arrived && sender.host() != k.host(): // which may be another server
+			return fmt.Errorf("delivery probe: a notification sent through %s does not arrive", sender.host())
+		case !arrived:
+			return errDeaf
+		case at == before && before%2 == 0:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Duration(n) * time.Millisecond):
+		}
+	}
+	return errNeverQuiet
+}
+
+var errNeverQuiet = errors.New("delivery probe: the session is never quiet")
+
+// await waits for the notification for as long as the probe may take, and returns how many
+// requests there had been when it arrived.
+func (t *trial) await(ctx context.Context) (requests uint64, arrived bool, err error) {
 	const steps = 10
 	step := max(t.patient/steps, time.Millisecond)
 	for t.waited < t.patient {
 		began := time.Now()
 		select {
-		case <-t.arrived:
-			return nil
+		case requests = <-t.arrived:
+			return requests, true, nil
 		case <-ctx.Done():
-			return ctx.Err()
+			return 0, false, ctx.Err()
 		case <-time.After(step):
 		}
 		if time.Since(began) < 2*step { // else the program did not run, and nobody has read
 			t.waited += step
 		}
 	}
-	if from != k.host() { // which may be another server
-		return fmt.Errorf("delivery probe: a notification sent through %s does not arrive", from)
-	}
-	return errDeaf
+	return 0, false, nil
 }
 
-// hearLocked looks for the probe among notifications.
-func (t *trial) hearLocked(items []wire.Notification) {
+// hear looks for the probe among notifications that have come over its session.
+func (t *trial) hear(k *link, items []wire.Notification) {
 	ours := func(n wire.Notification) bool { return n.Channel == t.channel }
-	if !t.heard && slices.ContainsFunc(items, ours) {
-		t.heard = true
-		close(t.arrived)
+	if !slices.ContainsFunc(items, ours) {
+		return
+	}
+	select {
+	case t.arrived <- k.requests.Load():
+	default:
 	}
 }
 
@@ -233,18 +268,18 @@ func (l *Listener) settle(k *link) {
 	}
 }
 
-// execElsewhere runs a statement in a session opened for it, and returns its host.
-func (l *Listener) execElsewhere(ctx context.Context, statement string) (host string, err error) {
+// connectElsewhere opens another session, which the caller closes.
+func (l *Listener) connectElsewhere(ctx context.Context) (*link, error) {
 	bounded, stop := l.boundConnect(ctx)
 	defer stop()
 	driverConn, err := l.connectCaught(bounded)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	sender := &link{driverConn: driverConn}
-	defer sender.close()
-	if sender.conn, err = Unwrap(driverConn); err != nil {
-		return "", err
+	k := &link{driverConn: driverConn}
+	if k.conn, err = Unwrap(driverConn); err != nil {
+		k.close()
+		return nil, err
 	}
-	return sender.host(), sender.exec(ctx, statement, l.config.HeartbeatTimeout)
+	return k, nil
 }
