@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/pgnotify/pgnotify/internal/wire"
 )
@@ -104,43 +103,5 @@ func TestBrokenRowDropped(t *testing.T) {
 			t.Errorf("%q: %q, %v", shown(bad), shown(got), err)
 		}
 		conn.Close()
-	}
-}
-
-// Excess is not called for an answer that lib/pq has already taken: it would have the next
-// request cancelled.
-func TestExcessIsNotLate(t *testing.T) {
-	t.Parallel()
-	heard := newEvents()
-	rows := join(manyRows()...)
-	after := len(join(greeting()...)) + len(rows)
-	slow := func(offset, available int) int {
-		if offset >= after { // the request waits for its answer meanwhile
-			time.Sleep(20 * time.Millisecond)
-		}
-		return available
-	}
-	conn := wire.NewConn(newScript(slow, join(greeting()...), rows, join(rowDesc, tag("SELECT 0"), idle)), heard)
-	defer conn.Close()
-	cl := &client{t: t, conn: conn, buf: make([]byte, 4096)}
-	mustAsk(t, cl, startupPacket, join(greeting()...))
-	if !conn.Activate() {
-		t.Fatal("not active")
-	}
-	conn.BeginOperation()
-	conn.DropRows()
-	if _, err := conn.Write(query("SELECT")); err != nil {
-		t.Fatal(err)
-	}
-	for conn.Busy() { // until the goroutine that reads has the whole answer
-		time.Sleep(time.Millisecond)
-	}
-	if _, err := cl.readAnswer(len(join(rowDesc, tag("SELECT 202"), idle))); err != nil {
-		t.Fatal(err)
-	}
-	conn.BeginOperation()
-	mustAsk(t, cl, query("SELECT"), join(rowDesc, tag("SELECT 0"), idle))
-	if got := heard.snapshot(); len(got) > 0 {
-		t.Errorf("heard %q", got)
 	}
 }
