@@ -12,9 +12,8 @@ type link struct {
 	driverConn driver.Conn // from the connector, with its wrappers; owned
 	conn       *Conn
 	since      time.Time
-	listened   bool          // it has listened to all that was wanted at least once
-	heard      atomic.Int64  // when something last arrived, as now()
-	requests   atomic.Uint64 // begun plus ended: odd while one is under way
+	listened   bool         // it has listened to all that was wanted at least once
+	heard      atomic.Int64 // when something last arrived, as now()
 
 	// Whether notifications come, for the Listener's goroutine.
 	backend uint32           // the process that serves it, as told last; 0 before

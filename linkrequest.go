@@ -21,16 +21,14 @@ var errInTx = errors.New("the session is in a transaction, which hears nothing")
 // bound gives the session up if nothing arrives over it for limit while a request is
 // under way, or when ctx ends. The answer comes after the notifications that the server
 // sent before it: while these are being delivered, the session is not silent. Nor is it
-// while the process itself is suspended. Every request of a link is within a bound.
+// while the process itself is suspended.
 func (k *link) bound(ctx context.Context, limit time.Duration) (stop func()) {
 	w := k.conn.s.wire
-	k.requests.Add(1)
 	unbind := awake.AfterSilence(limit, k.lastHeard, func() { w.Abort(errSilent) })
 	unwatch := context.AfterFunc(ctx, func() { w.Abort(ErrClosed) })
 	return func() {
 		unbind()
 		unwatch()
-		k.requests.Add(1)
 	}
 }
 

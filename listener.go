@@ -258,7 +258,7 @@ func (l *Listener) deliverSome(k *link, items []wire.Notification, now time.Time
 		return len(items)
 	}
 	if k.trial != nil {
-		k.trial.hear(k, items)
+		k.trial.hear(items)
 	}
 	l.batchTime = now
 	done, tried, delivered := 0, 0, 0

@@ -33,7 +33,8 @@ type trial struct {
 	backend uint32             // the process that listens for it
 	patient time.Duration      // how long it waits for the notification
 	waited  time.Duration      // how long it has waited; read it once verdict has come
-	arrived chan uint64        // that the notification has arrived: link.requests at that time
+	hush    chan chan struct{} // asks the session to make no request until the channel is closed
+	arrived chan struct{}      // has a token after a notification has arrived
 	verdict chan error         // nil, errDeaf, or why the probe tells nothing
 	stop    context.CancelFunc // ends it
 }
@@ -64,6 +65,23 @@ func (k *link) verdict() <-chan error {
 	return k.trial.verdict
 }
 
+// hush returns where the probe under way asks for quiet, or nil.
+func (k *link) hush() <-chan chan struct{} {
+	if k.trial == nil {
+		return nil
+	}
+	return k.trial.hush
+}
+
+// rest makes no request for a while.
+func (k *link) rest(ctx context.Context, over <-chan struct{}) {
+	select {
+	case <-over:
+	case <-k.lost():
+	case <-ctx.Done():
+	}
+}
+
 // examine begins a probe if the session needs one, or lets those go on who wait for
 // that to be known.
 func (l *Listener) examine(ctx context.Context, k *link) error {
@@ -83,7 +101,8 @@ func (l *Listener) try(ctx context.Context, k *link) error {
 	t := &trial{
 		channel: "pgnotify_probe_" + rand.Text(),
 		patient: l.config.HeartbeatTimeout - k.waited,
-		arrived: make(chan uint64, 1),
+		hush:    make(chan chan struct{}),
+		arrived: make(chan struct{}, 1),
 		verdict: make(chan error, 1),
 	}
 	l.mu.Lock()
@@ -103,76 +122,82 @@ func (l *Listener) try(ctx context.Context, k *link) error {
 	return nil
 }
 
-// probeAttempts is how many notifications a probe sends until one has come to a session
-// that was quiet.
-const probeAttempts = 100
-
 // sound sends the notification, and returns the verdict. While the session has a request
-// under way, a pooler in transaction mode lets it have what the server has for it. So a
-// notification tells only if there was none from before it was sent until it arrived.
+// under way, a pooler in transaction mode lets it have what the server has for it. So only
+// a notification that comes while the session makes none tells that others will. At first
+// it makes none for a moment; if the notification comes after that, another one is sent,
+// for which it waits as long as need be.
 func (l *Listener) sound(ctx context.Context, k *link, t *trial, notify string) error {
 	sender, err := l.connectElsewhere(ctx)
 	if err != nil {
 		return fmt.Errorf("delivery probe: %w", err)
 	}
 	defer sender.close()
-	for n := range probeAttempts {
-		before := k.requests.Load()
-		if err := sender.exec(ctx, notify, l.config.HeartbeatTimeout); err != nil {
-			return fmt.Errorf("delivery probe: %w", err)
-		}
-		at, arrived, err := t.await(ctx)
-		switch {
-		case err != nil:
+	send := func() error { return sender.exec(ctx, notify, l.config.HeartbeatTimeout) }
+	for quiet := t.step(); ; quiet = t.patient {
+		heard, err := t.hearQuietly(ctx, send, quiet)
+		if heard || err != nil {
 			return err
-		case !arrived && sender.host() != k.host(): // which may be another server
-			return fmt.Errorf("delivery probe: a notification sent through %s does not arrive", sender.host())
-		case !arrived:
-			return errDeaf
-		case at == before && before%2 == 0:
-			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Duration(n) * time.Millisecond):
+		if heard, err = t.await(ctx, t.patient); err != nil {
+			return err
+		}
+		switch {
+		case heard: // while the session made requests
+			t.waited = 0
+		case sender.host() != k.host(): // which may be another server
+			return fmt.Errorf("delivery probe: a notification sent through %s does not arrive", sender.host())
+		default:
+			return errDeaf
 		}
 	}
-	return errNeverQuiet
 }
 
-var errNeverQuiet = errors.New("delivery probe: the session is never quiet")
+// hearQuietly has a notification sent while the session makes no request, and reports
+// whether it has arrived before t has waited for limit in all.
+func (t *trial) hearQuietly(ctx context.Context, send func() error, limit time.Duration) (bool, error) {
+	over := make(chan struct{})
+	defer close(over)
+	select {
+	case t.hush <- over:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	if err := send(); err != nil {
+		return false, fmt.Errorf("delivery probe: %w", err)
+	}
+	return t.await(ctx, limit)
+}
 
-// await waits for the notification for as long as the probe may take, and returns how many
-// requests there had been when it arrived.
-func (t *trial) await(ctx context.Context) (requests uint64, arrived bool, err error) {
-	const steps = 10
-	step := max(t.patient/steps, time.Millisecond)
-	for t.waited < t.patient {
+// step is the unit in which a probe waits.
+func (t *trial) step() time.Duration { return max(t.patient/10, time.Millisecond) }
+
+// await reports whether the notification has arrived before t has waited for limit in all.
+func (t *trial) await(ctx context.Context, limit time.Duration) (bool, error) {
+	for step := t.step(); t.waited < limit; {
 		began := time.Now()
 		select {
-		case requests = <-t.arrived:
-			return requests, true, nil
+		case <-t.arrived:
+			return true, nil
 		case <-ctx.Done():
-			return 0, false, ctx.Err()
+			return false, ctx.Err()
 		case <-time.After(step):
 		}
 		if time.Since(began) < 2*step { // else the program did not run, and nobody has read
 			t.waited += step
 		}
 	}
-	return 0, false, nil
+	return false, nil
 }
 
 // hear looks for the probe among notifications that have come over its session.
-func (t *trial) hear(k *link, items []wire.Notification) {
+func (t *trial) hear(items []wire.Notification) {
 	ours := func(n wire.Notification) bool { return n.Channel == t.channel }
-	if !slices.ContainsFunc(items, ours) {
-		return
-	}
-	select {
-	case t.arrived <- k.requests.Load():
-	default:
+	if slices.ContainsFunc(items, ours) {
+		select {
+		case t.arrived <- struct{}{}:
+		default:
+		}
 	}
 }
 

@@ -150,6 +150,8 @@ func (l *Listener) serve(ctx context.Context, k *link) error {
 			return nil // k.why has the reason
 		case <-beats:
 			err = l.beat(ctx, k)
+		case over := <-k.hush():
+			k.rest(ctx, over)
 		case verdict := <-k.verdict():
 			err = l.judge(ctx, k, verdict)
 		case <-k.again:
