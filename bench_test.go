@@ -254,6 +254,7 @@ func BenchmarkListener(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer l.Close()
+	defer subscribeBench(b, l, "first", 2).Close() // from then on a Subscription hears all that follows its LISTEN
 	peer := listenLibpq(b, startFirehose(b))
 	var ours, theirs, fanOut []time.Duration
 	var mallocs, fanOutMallocs, dropped uint64
